@@ -1,0 +1,1 @@
+"""The ways in which editors and scripts ask for completions."""

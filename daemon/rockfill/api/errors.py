@@ -1,0 +1,129 @@
+"""Problems at the edge: one table from code to HTTP status, and each dialect's shape of an error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aiohttp import web
+
+from rockfill.errors import Code, Problem, ProblemInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+STATUS: Mapping[Code, int] = {
+    Code.INVALID_JSON: 400,
+    Code.INVALID_VALUE: 400,
+    Code.UNSUPPORTED: 400,
+    Code.BODY_TOO_LARGE: 413,
+    Code.NOT_FOUND: 404,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.UNKNOWN_COMMAND: 404,
+    Code.MODEL_NOT_FOUND: 404,
+    Code.UNAUTHORIZED: 401,
+    Code.FORBIDDEN: 403,
+    Code.HOST_NOT_ALLOWED: 403,
+    Code.FIM_UNSUPPORTED: 501,
+    Code.QUEUE_FULL: 503,
+    Code.CANCELLED: 499,  # nobody is left to read it; the number nginx logs for a client that went away
+    Code.ENGINE_NOT_INSTALLED: 503,
+    Code.MODEL_MISSING: 503,
+    Code.INVALID_MODEL: 503,
+    Code.ENGINE_START_FAILED: 503,
+    Code.ENGINE_CRASHED: 502,
+    Code.ENGINE_HUNG: 504,
+    Code.ENGINE_STOPPED: 503,
+    Code.ENGINE_FAILED: 500,
+    Code.LINK_BROKEN: 502,
+    Code.REQUEST_CRASHES_ENGINE: 422,
+    Code.NPU_WEDGED: 503,
+    Code.RUNTIME_UNSUPPORTED: 503,
+    Code.MODEL_BUSY: 503,
+    Code.ADDRESS_IN_USE: 500,
+    Code.ADDRESS_UNAVAILABLE: 500,
+    Code.STATE_DIR_UNUSABLE: 500,
+    Code.ALREADY_RUNNING: 500,
+    Code.WEB_ROOT_MISSING: 500,
+    Code.NO_DAEMON: 503,
+    Code.FILE_UNREADABLE: 500,
+    Code.CONFIG_INVALID: 500,
+    Code.INTERNAL_ERROR: 500,
+}
+
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+
+
+class ErrorShape(Protocol):
+    """How a dialect writes an error down: a JSON value."""
+
+    def __call__(self, info: ProblemInfo, status: int) -> dict[str, Any]: ...
+
+
+def openai_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
+    """``{"error": {"message", "type", "param", "code"}}``; the advice is part of the message, as clients show that."""
+    kind = _OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": sentence(info), "type": kind, "param": None, "code": info.code.value}}
+
+
+def command_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
+    """Rockfill's own: ``{"success": false, "error": {"code", "message", "advice", "detail"}}``."""
+    error = {"code": info.code.value, "message": info.message, "advice": info.advice, "detail": info.detail or {}}
+    return {"success": False, "error": error}
+
+
+def sentence(info: ProblemInfo) -> str:
+    """What happened and what to do, in one string."""
+    return f"{info.message} {info.advice}".rstrip()
+
+
+def dumps(value: object) -> bytes:
+    """JSON on one line without spaces: llama.vim looks for ``"content":"`` and takes nothing else."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=dumps(value), status=status, content_type="application/json", headers=headers)
+
+
+def problem_response(info: ProblemInfo, shape: ErrorShape) -> web.Response:
+    """The answer to a request that failed before any of the answer was sent."""
+    status = STATUS[info.code]
+    headers: dict[str, str] = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="rockfill"'
+    retry_after_s = (info.detail or {}).get("retry_after_s")
+    if isinstance(retry_after_s, int):
+        headers["Retry-After"] = str(retry_after_s)
+    return json_response(shape(info, status), status, headers)
+
+
+def info_of(error: Exception) -> ProblemInfo:
+    """Any exception as a problem. One that is a defect of ours gets an incident id, its traceback in the journal."""
+    if isinstance(error, Problem):
+        return error.info
+    if isinstance(error, web.HTTPException):
+        return _of_http(error)
+    incident = secrets.token_hex(4)
+    log.error("incident %s", incident, exc_info=error)
+    return ProblemInfo(
+        Code.INTERNAL_ERROR,
+        f"Something went wrong inside Rockfill (incident {incident}).",
+        "The journal has the details under that number; please report them.",
+        {"incident": incident},
+    )
+
+
+def _of_http(error: web.HTTPException) -> ProblemInfo:
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return ProblemInfo(Code.BODY_TOO_LARGE, "The request's body is too large.", "Send at most 4 MiB.")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return ProblemInfo(Code.METHOD_NOT_ALLOWED, f"{error.method} is not for this address.", f"Use {allowed}.")
+    if isinstance(error, web.HTTPNotFound):
+        return ProblemInfo(Code.NOT_FOUND, "There is nothing at this address.", "Check it against the documentation.")
+    return ProblemInfo(Code.INVALID_VALUE, f"The request could not be read ({error.status}: {error.reason}).")

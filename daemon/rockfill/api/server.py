@@ -1,0 +1,207 @@
+"""The web application: routes, who may use them, and the one place where a failure becomes an answer.
+
+Every route says which scope it needs; there is no way to add one without saying so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import hdrs, web
+
+from rockfill.access.hosts import host_name
+from rockfill.access.tokens import SESSION_S, Scope
+from rockfill.api.errors import ErrorShape, command_shape, info_of, openai_shape, problem_response
+from rockfill.decode import decode_request
+from rockfill.errors import Code, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from rockfill.access.hosts import HostNames
+    from rockfill.access.tokens import Access
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+STATIC_CACHE = "no-cache"  # kept by the browser, but asked about: an upgrade shows at the next load
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One address. `scope` None is open to everybody on the network."""
+
+    method: str
+    path: str
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    scope: Scope | None
+
+
+def error_shape(path: str) -> ErrorShape:
+    """In whose shape errors at `path` are written, unknown addresses included."""
+    return openai_shape if path.startswith("/v1/") else command_shape
+
+
+class Gate:
+    """Decides who gets in, before any handler runs."""
+
+    def __init__(self, access: Access, hosts: HostNames, cookie_name: str) -> None:
+        self._access = access
+        self._hosts = hosts
+        self.cookie_name = cookie_name
+
+    def check(self, request: web.Request, scope: Scope | None) -> None:
+        """Raise what keeps this request out."""
+        host = request.headers.get(hdrs.HOST, "")
+        if not self._hosts.allows(host):
+            raise Problem(
+                Code.HOST_NOT_ALLOWED,
+                f'This machine does not answer to the name "{(host_name(host) or "")[:100]}".',
+                "Use its address, or add the name to [server] allowed_hosts in the configuration.",
+            )
+        if scope is None:
+            return
+        scopes = self.check_known(request)
+        if scope not in scopes:
+            raise Problem(
+                Code.FORBIDDEN,
+                f'This needs a token with the scope "{scope}".',
+                "Use the primary token; `rockfill token` prints it.",
+            )
+
+    def check_known(self, request: web.Request) -> frozenset[Scope]:
+        """The scopes of whoever asks; `unauthorized` for a stranger."""
+        scopes = self._scopes(request)
+        if not scopes:
+            raise Problem(
+                Code.UNAUTHORIZED,
+                "This needs the appliance's token.",
+                "Send it as `Authorization: Bearer TOKEN`; `rockfill token` prints it.",
+            )
+        return scopes
+
+    def _scopes(self, request: web.Request) -> frozenset[Scope]:
+        token = _presented_token(request)
+        if token:
+            return self._access.scopes_of_token(token)
+        session = request.cookies.get(self.cookie_name)
+        if session is None:
+            return frozenset()
+        if request.method not in SAFE_METHODS:
+            refuse_other_origins(request)
+        return self._access.scopes_of_session(session, time.time())
+
+
+def refuse_other_origins(request: web.Request) -> None:
+    """A browser tells where a page is from; only our own may act with what the browser holds for us."""
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None:
+        return
+    _, _, authority = origin.partition("://")
+    if authority.lower() != request.headers.get(hdrs.HOST, "").lower():
+        raise Problem(Code.FORBIDDEN, "A page from elsewhere may not do this.", "Open the appliance's own page.")
+
+
+def _presented_token(request: web.Request) -> str:
+    scheme, _, credentials = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() == "bearer" and credentials.strip():
+        return credentials.strip()
+    return request.headers.get("X-API-Key", "").strip()
+
+
+def build(routes: Sequence[Route], gate: Gate, in_flight: set[asyncio.Task[Any]]) -> web.Application:
+    """The application of `routes`. Each request's task stands in `in_flight` while it is being answered."""
+    scopes = {(route.method, route.path): route.scope for route in routes}
+
+    @web.middleware
+    async def edge(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        in_flight.add(task)
+        try:
+            resource = request.match_info.route.resource
+            if resource is None:  # no such address: a stranger learns no more than that
+                gate.check(request, None)
+            else:
+                method = "GET" if request.method == "HEAD" else request.method
+                gate.check(request, scopes[method, resource.canonical])
+            return await handler(request)
+        except Exception as error:  # the one catch-all of HTTP: every failure becomes an answer
+            if isinstance(error, web.HTTPException) and error.status < 400:
+                raise
+            return problem_response(info_of(error), error_shape(request.path))
+        finally:
+            in_flight.discard(task)
+
+    app = web.Application(middlewares=[edge], client_max_size=MAX_BODY_BYTES)
+    app.on_response_prepare.append(_add_security_headers)
+    for route in routes:
+        app.router.add_route(route.method, route.path, route.handler)
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, route.handler)
+    return app
+
+
+async def _add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
+async def read_json(request: web.Request) -> Any:
+    """The request's body as JSON, whatever its Content-Type says; `invalid_json` if it is none."""
+    body = await request.read()
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise Problem(Code.INVALID_JSON, f"The body is not JSON{where}.", "Send a JSON object.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    token: str
+
+
+class Sessions:
+    """Login and logout of the page."""
+
+    def __init__(self, access: Access, gate: Gate) -> None:
+        self._access = access
+        self._gate = gate
+
+    def routes(self) -> list[Route]:
+        return [Route("POST", "/login", self.login, None), Route("POST", "/logout", self.logout, None)]
+
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        """Exchange the token for a session cookie that scripts in the page can't read."""
+        refuse_other_origins(request)
+        token = decode_request(Login, await read_json(request)).token
+        if not self._access.scopes_of_token(token.strip()):
+            raise Problem(Code.UNAUTHORIZED, "That is not the appliance's token.", "`rockfill token` prints it.")
+        response = web.Response(status=204)
+        response.set_cookie(
+            self._gate.cookie_name,
+            self._access.new_session(time.time()),
+            max_age=SESSION_S,
+            httponly=True,
+            samesite="Strict",
+            secure=request.secure,
+        )
+        return response
+
+    async def logout(self, request: web.Request) -> web.StreamResponse:
+        refuse_other_origins(request)
+        response = web.Response(status=204)
+        response.del_cookie(self._gate.cookie_name)
+        return response

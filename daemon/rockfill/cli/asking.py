@@ -1,0 +1,106 @@
+"""The commands that ask a running daemon: status, complete."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rockfill import paths
+from rockfill.client import Client
+from rockfill.errors import Code, Problem
+from rockfill.state import read_token
+
+if TYPE_CHECKING:
+    import argparse
+
+DEFAULT_URL = "http://127.0.0.1:8012"
+
+
+def complete(arguments: argparse.Namespace) -> int:
+    """Print the completion of a file at a position."""
+    prefix, suffix = split_at(arguments.position)
+    return asyncio.run(_complete(arguments, prefix, suffix))
+
+
+async def _complete(arguments: argparse.Namespace, prefix: str, suffix: str) -> int:
+    mode = "block" if arguments.multiline else "line"
+    parts: list[str] = []
+    async with _client(arguments) as client:
+        async for text in client.complete(prefix, suffix, mode=mode, max_tokens=arguments.max_tokens):
+            parts.append(text)
+            if not arguments.json:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+    if arguments.json:
+        print(json.dumps({"completion": "".join(parts)}))
+    else:
+        print()
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Print what the appliance is doing; exit status 1 unless it would complete."""
+    value = asyncio.run(_status(arguments))
+    if arguments.json:
+        print(json.dumps(value, indent=1))
+    else:
+        print(status_line(value))
+        problem = value["problem"]
+        if problem:
+            print(f"{problem['message']} {problem['advice']}".rstrip())
+            for line in problem["detail"].get("last_lines", []):
+                print(f"  | {line}")
+    return 0 if value["state"] in ("ready", "busy") else 1
+
+
+async def _status(arguments: argparse.Namespace) -> dict[str, Any]:
+    async with _client(arguments) as client:
+        return await client.command("engine.get")
+
+
+def status_line(value: dict[str, Any]) -> str:
+    """One line for people: ``ready · rockfill-tiny · llama.cpp · 250 tok/s``."""
+    parts = [value["state"]]
+    if value["model"]:
+        parts.append(value["model"]["name"] + (" (demonstration)" if value["model"]["demonstration"] else ""))
+    if value["runtime"]:
+        parts.append(value["runtime"])
+    if value["tokens_per_second"]:
+        parts.append(f"{value['tokens_per_second']:.1f} tok/s")
+    return " · ".join(parts)
+
+
+def split_at(position: str) -> tuple[str, str]:
+    """The text of FILE before and after LINE:COL. Columns count characters; one past the end of the line is allowed."""
+    file, _, rest = position.rpartition(":")
+    name, _, line_text = file.rpartition(":")
+    if not name or not line_text.isascii() or not line_text.isdigit() or not rest.isascii() or not rest.isdigit():
+        raise Problem(Code.INVALID_VALUE, f'"{position}" is not FILE:LINE:COL.', 'Write it like "main.py:12:5".')
+    try:
+        with Path(name).open(encoding="utf-8", newline="") as opened:
+            text = opened.read()
+    except OSError as error:
+        raise Problem(Code.FILE_UNREADABLE, f"{name} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise Problem(Code.FILE_UNREADABLE, f"{name} is not UTF-8 text.") from None
+    lines = text.split("\n")
+    line, column = int(line_text), int(rest)
+    if not 1 <= line <= len(lines):
+        raise Problem(Code.INVALID_VALUE, f"{name} has {len(lines)} lines, there is no line {line}.")
+    here = lines[line - 1].rstrip("\r")
+    if not 1 <= column <= len(here) + 1:
+        raise Problem(
+            Code.INVALID_VALUE, f"Line {line} of {name} has columns 1 to {len(here) + 1}, there is no column {column}."
+        )
+    offset = sum(len(earlier) + 1 for earlier in lines[: line - 1]) + column - 1
+    return text[:offset], text[offset:]
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    url = arguments.url or os.environ.get("ROCKFILL_URL") or DEFAULT_URL
+    token = os.environ.get("ROCKFILL_TOKEN") or read_token(paths.state_dir(arguments.state_dir))
+    return Client(url, token)

@@ -1,0 +1,148 @@
+"""``rockfill``: parses the command line and turns every outcome into an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import rockfill
+from rockfill.errors import Code, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DESCRIPTION = """\
+Rockfill completes code on an RK3588 board's NPU, or on the CPU of any other
+machine, and serves it to editors, browsers and automations."""
+
+EPILOG = """\
+environment:
+  ROCKFILL_URL         the appliance to talk to (default http://127.0.0.1:8012)
+  ROCKFILL_TOKEN       its token (default: the one in the state directory)
+  ROCKFILL_STATE_DIR   the state directory
+
+exit status:
+  0 ok, 1 failed, 2 wrong usage, 69 no daemon, 77 unauthorised, 78 configuration"""
+
+EXIT_STATUS = {
+    Code.NO_DAEMON: 69,
+    Code.UNAUTHORIZED: 77,
+    Code.FORBIDDEN: 77,
+    Code.CONFIG_INVALID: 78,
+    Code.WEB_ROOT_MISSING: 78,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar; each subcommand imports what it runs only when it is run."""
+    top = argparse.ArgumentParser(
+        prog="rockfill",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"rockfill {rockfill.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    serve = commands.add_parser(
+        "serve",
+        help="run the appliance",
+        description="Run the appliance until it is told to stop. Its last line is the address of its page.",
+    )
+    serve.add_argument("--listen", metavar="HOST:PORT", help="where to listen (default 127.0.0.1:8012)")
+    serve.add_argument("--state-dir", metavar="DIR", help="where models, token and settings are kept")
+    serve.add_argument(
+        "--config", metavar="FILE", help="configuration (default /etc/rockfill/config.toml, if installed)"
+    )
+    serve.add_argument(
+        "--sysfs-root", metavar="DIR", help="look for /sys, /proc and /dev below DIR, for trying things out"
+    )
+    serve.add_argument("--model", metavar="NAME-OR-PATH", help="the model to run: a name, a .gguf file or a directory")
+    serve.add_argument("--verbose", action="store_true", help="log more, the engine's own output included")
+    serve.set_defaults(run="serve")
+
+    complete = commands.add_parser(
+        "complete",
+        help="complete a file at a position",
+        description="Print what the model would insert at LINE and COL (both counted from 1) of FILE, as it comes.",
+    )
+    complete.add_argument("position", metavar="FILE:LINE:COL")
+    complete.add_argument("--multiline", action="store_true", help="go on after the end of the line")
+    complete.add_argument("--max-tokens", type=int, default=128, metavar="N", help="at most N tokens (default 128)")
+    complete.add_argument("--json", action="store_true", help="print one JSON object instead of the text")
+    _remote(complete)
+    complete.set_defaults(run="complete")
+
+    status = commands.add_parser("status", help="what the appliance is doing")
+    status.add_argument("--json", action="store_true", help="print it as JSON")
+    _remote(status)
+    status.set_defaults(run="status")
+
+    token = commands.add_parser("token", help="print the token that clients need")
+    token.add_argument("--state-dir", metavar="DIR", help="the state directory to read it from")
+    token.set_defaults(run="token")
+
+    config = commands.add_parser("config", help="look at the configuration")
+    config_commands = config.add_subparsers(dest="config_command", metavar="COMMAND", required=True)
+    check = config_commands.add_parser("check", help="say every mistake in a configuration file")
+    check.add_argument("file", nargs="?", metavar="FILE", help="default /etc/rockfill/config.toml")
+    check.add_argument("--json", action="store_true", help="print the configuration in force as JSON")
+    check.set_defaults(run="config_check")
+    return top
+
+
+def _remote(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--url", metavar="URL", help="the appliance to talk to (default ROCKFILL_URL)")
+    command.add_argument("--state-dir", metavar="DIR", help="where to find its token, if it is on this machine")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status. Never prints a traceback for a `Problem`."""
+    arguments = parser().parse_args(argv)
+    verbose = getattr(arguments, "verbose", False)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        return _run(arguments)
+    except Problem as problem:
+        print(f"rockfill: {problem.message}", file=sys.stderr)
+        if problem.advice:
+            print(f"          {problem.advice}", file=sys.stderr)
+        return EXIT_STATUS.get(problem.code, 1)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    match arguments.run:
+        case "serve":
+            from rockfill.cli import serving
+
+            return serving.serve(arguments)
+        case "token":
+            from rockfill.cli import serving
+
+            return serving.token(arguments)
+        case "config_check":
+            from rockfill.cli import serving
+
+            return serving.config_check(arguments)
+        case "complete":
+            from rockfill.cli import asking
+
+            return asking.complete(arguments)
+        case "status":
+            from rockfill.cli import asking
+
+            return asking.status(arguments)
+        case _:
+            raise AssertionError(arguments.run)

@@ -1,0 +1,76 @@
+"""The commands that work on this machine, without a daemon: serve, token, config check."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rockfill import config, paths
+from rockfill.errors import Code, Problem
+from rockfill.state import StateDir, read_token
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Run the daemon until it is told to stop."""
+    from rockfill import app
+
+    configuration = config.load(paths.config_file(arguments.config))
+    if arguments.listen is not None:
+        try:
+            config.parse_address(arguments.listen)
+        except ValueError as error:
+            raise Problem(Code.CONFIG_INVALID, f"--listen {error}.") from None
+    if arguments.sysfs_root is not None:
+        os.environ["ROCKFILL_SYSFS_ROOT"] = arguments.sysfs_root
+    options = app.Options(configuration, model=arguments.model, listen=arguments.listen)
+    with StateDir.acquire(paths.state_dir(arguments.state_dir)) as state:
+        try:
+            asyncio.run(app.serve(options, state, _say))
+        except* Problem as group:
+            raise _first(group) from None
+    return 0
+
+
+def token(arguments: argparse.Namespace) -> int:
+    """Print the primary token."""
+    directory = paths.state_dir(arguments.state_dir)
+    found = read_token(directory)
+    if found is None:
+        raise Problem(
+            Code.NOT_FOUND, f"There is no token in {directory} yet.", "`rockfill serve` makes one at its first start."
+        )
+    print(found)
+    return 0
+
+
+def config_check(arguments: argparse.Namespace) -> int:
+    """Say whether the configuration can be used."""
+    path = paths.config_file(arguments.file)
+    loaded = config.load(path)
+    if arguments.json:
+        print(json.dumps(asdict(loaded), indent=1))
+    else:
+        print(f"{path}: fine" if path else "No configuration file; the defaults are in force.")
+    return 0
+
+
+def _say(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except OSError as error:  # whoever started us closed the pipe; the appliance goes on
+        logging.getLogger(__name__).info("nobody reads standard output: %s", error.strerror)
+
+
+def _first(group: BaseExceptionGroup[Problem]) -> Problem:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Problem)
+    return error

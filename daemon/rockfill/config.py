@@ -1,0 +1,134 @@
+"""The configuration: TOML into frozen dataclasses, every mistake in it reported at once.
+
+`packaging/rockfill.toml` is this file's table with comments; a test keeps the two equal. Choices made in the page go
+to the state directory, never here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+from rockfill.decode import DecodeError, Range, decode
+from rockfill.errors import Code, Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Seconds = Annotated[float, Range(0.05, 86400)]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    listen: str = "127.0.0.1:8012"
+    allowed_hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Deadlines for the worker. Their reasons stand in the example file."""
+
+    hello_timeout_s: Seconds = 20.0
+    load_timeout_s: Seconds = 300.0
+    accepted_timeout_s: Seconds = 5.0
+    first_token_timeout_s: Seconds = 120.0
+    token_gap_timeout_s: Seconds = 30.0
+    abort_timeout_s: Seconds = 15.0
+    stop_timeout_s: Seconds = 5.0
+    switch_idle_s: Annotated[float, Range(0, 86400)] = 60.0
+    threads: Annotated[int, Range(0, 256)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    max_queue: Annotated[int, Range(0, 10_000)] = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    server: Server = field(default_factory=Server)
+    engine: Engine = field(default_factory=Engine)
+    completion: Completion = field(default_factory=Completion)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. Written ``HOST:PORT``, an IPv6 host in brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether this is every address of the machine."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
+
+def parse_address(text: str) -> Address:
+    """``HOST:PORT`` as an `Address`; ValueError with a sentence where it is none."""
+    host, separator, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        separator = ""
+    if not separator or not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
+        raise ValueError('must be HOST:PORT, such as "127.0.0.1:8012" or "[::1]:8012"')
+    return Address(host, int(port))
+
+
+def load(path: Path | None) -> Config:
+    """The configuration in `path`, or the defaults for None.
+
+    Every mistake is named, with file and key, in one `config_invalid` problem; keys that are not known are refused,
+    as a misspelt key would otherwise be a setting that silently does nothing.
+    """
+    if path is None:
+        return Config()
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise _invalid([f"{path}: cannot be read: {reason}"]) from None
+    try:
+        value = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _invalid([f"{path}: not TOML: {error}"]) from None
+    mistakes: list[str] = []
+    config = Config()
+    try:
+        config = decode(Config, value, unknown="refuse")
+    except DecodeError as error:
+        mistakes += error.errors
+    mistakes += _listen_mistakes(value)
+    if mistakes:
+        raise _invalid([f"{path}: {mistake}" for mistake in mistakes])
+    return config
+
+
+def _listen_mistakes(value: dict[str, object]) -> list[str]:
+    server = value.get("server")
+    listen = server.get("listen") if isinstance(server, dict) else None
+    if not isinstance(listen, str):
+        return []  # absent, or already reported as not a string
+    try:
+        parse_address(listen)
+    except ValueError as error:
+        return [f"server.listen: {error}"]
+    return []
+
+
+def _invalid(mistakes: list[str]) -> Problem:
+    return Problem(
+        Code.CONFIG_INVALID,
+        "The configuration has mistakes:\n" + "\n".join(f"  {mistake}" for mistake in mistakes),
+        "Correct them; `rockfill config check` shows what is left.",
+        mistakes=mistakes,
+    )

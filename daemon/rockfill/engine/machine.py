@@ -1,0 +1,519 @@
+"""The engine's lifecycle as a pure function: ``step(state, event) → (state, effects)``.
+
+Nothing here waits, reads a clock or touches a process. The supervisor feeds events in and carries effects out. An
+event that a state has no use for is refused: the same state comes back and nothing is to be done. Events of a child
+carry its `epoch`; those of an earlier child are refused.
+
+What is timed is `State.deadline`: the supervisor keeps exactly that one timer and answers with `DeadlinePassed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from rockfill.engine.events import (
+    AcceptedCame,
+    Cancel,
+    Close,
+    DeadlinePassed,
+    Effect,
+    EndRun,
+    EnsureReady,
+    Event,
+    Exited,
+    FirstToken,
+    HelloCame,
+    Kill,
+    LinkLost,
+    LoadDone,
+    LoadFailed,
+    Restart,
+    RunEnded,
+    SendAbort,
+    SendGenerate,
+    SendLoad,
+    Settle,
+    Spawn,
+    Submit,
+    Terminate,
+    Unload,
+)
+from rockfill.errors import Code, ProblemInfo
+from rockfill.snapshots import Phase, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Seconds to wait after the nth attempt in a row that gave no completion; past the last, every ten minutes. The first
+# retry is at once, since most crashes do not repeat.
+BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+SLOW_RETRY_S = 600.0
+
+# Load failures that another try can mend without anybody doing anything. All others wait for a person.
+TRANSIENT = frozenset({Code.ENGINE_CRASHED, Code.ENGINE_HUNG, Code.ENGINE_START_FAILED, Code.LINK_BROKEN})
+
+# A process that SIGKILL has not ended by then sits in the kernel, in state D.
+REAP_S = 5.0
+
+# A worker whose link ends is about to end itself; its exit status tells more than a signal of ours would.
+LINGER_S = 0.5
+
+
+class Next(StrEnum):
+    """What follows once a stopping child is gone."""
+
+    IDLE = "idle"
+    LOAD = "load"
+    FAIL = "fail"
+    CLOSE = "close"
+
+
+class Limit(StrEnum):
+    """What a deadline is for."""
+
+    HELLO = "hello"
+    LOAD = "load"
+    ACCEPTED = "accepted"
+    FIRST_TOKEN = "first_token"  # noqa: S105 - tokens of text
+    TOKEN_GAP = "token_gap"  # noqa: S105 - likewise
+    ABORT = "abort"
+    STOP = "stop"
+    REAP = "reap"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """One running timer. `serial` tells two of the same kind apart."""
+
+    limit: Limit
+    seconds: float
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    hello_s: float
+    load_s: float
+    accepted_s: float
+    first_token_s: float
+    token_gap_s: float
+    abort_s: float
+    stop_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Somebody who wants `target` loaded: a request to run (`job`), or a caller of `ensure_ready` (no job)."""
+
+    ticket: int
+    job: bool
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that the lifecycle depends on.
+
+    `target` is the model that is, or is to be, loaded. `waiters` are answered when it is ready or has failed.
+    `running` is the job in the worker. `then` is set in `stopping`. `attempts` counts the workers started since the
+    last completion that ended well. `crashers` counts, by fingerprint, the workers that a request took with it.
+    """
+
+    timeouts: Timeouts
+    phase: Phase = Phase.STOPPED
+    epoch: int = 0
+    target: Target | None = None
+    waiters: tuple[Waiter, ...] = ()
+    running: Waiter | None = None
+    then: Next | None = None
+    problem: ProblemInfo | None = None
+    attempts: int = 0
+    deadline: Deadline | None = None
+    serial: int = 0
+    crashers: tuple[tuple[str, int], ...] = ()
+
+
+Step = tuple[State, tuple[Effect, ...]]
+
+CANCELLED = ProblemInfo(Code.CANCELLED, "The request was cancelled.")
+UNLOADED = ProblemInfo(Code.ENGINE_STOPPED, "The model was unloaded.", "Ask again, or load a model.")
+CLOSING = ProblemInfo(Code.ENGINE_STOPPED, "Rockfill is shutting down.", "Ask again when it is back.")
+
+
+def step(state: State, event: Event) -> Step:
+    """The next state, and what is to be done. A refused event returns `state` itself and no effects."""
+    if state.phase is Phase.CLOSED:
+        return _closed(state, event)
+    epoch = getattr(event, "epoch", None)
+    if epoch is not None and epoch != state.epoch:
+        return state, ()
+    if isinstance(event, DeadlinePassed) and (state.deadline is None or event.serial != state.deadline.serial):
+        return state, ()
+    return _TABLE[type(event)](state, event)
+
+
+def refuses(state: State, event: Event) -> bool:
+    """Whether `event` would change nothing."""
+    after, effects = step(state, event)
+    return after is state and not effects
+
+
+# ---- wishes of callers
+
+
+def _want(state: State, waiter: Waiter, target: Target, *, insists: bool) -> Step:
+    """Somebody wants `target`: answered at once where the state says how, else kept among the waiters."""
+    if waiter.fingerprint and dict(state.crashers).get(waiter.fingerprint, 0) >= 2:
+        return state, _answer(waiter, _crashes_engine())
+    waiting = (*state.waiters, waiter)
+    same = state.target == target
+    match state.phase:
+        case Phase.STOPPED:
+            return _spawn(replace(state, waiters=waiting, target=target, attempts=0))
+        case Phase.FAILED if state.problem is not None and state.problem.code is Code.NPU_WEDGED:
+            return state, _answer(waiter, state.problem)
+        case Phase.FAILED if not same or insists:
+            return _spawn(replace(state, waiters=waiting, target=target, attempts=0))
+        case Phase.FAILED:
+            assert state.problem is not None
+            return state, _answer(waiter, state.problem)
+        case Phase.STARTING | Phase.LOADING if same:
+            return replace(state, waiters=waiting), ()
+        case Phase.STARTING | Phase.LOADING:
+            # the latest wish wins; who waited for the other model is told
+            told = _answers(state.waiters, _replaced(target))
+            return _then(_stop(replace(state, waiters=(waiter,), target=target), Next.LOAD), told)
+        case Phase.READY if same:
+            return _admit(replace(state, waiters=waiting))
+        case Phase.READY:
+            return _stop(replace(state, waiters=waiting, target=target), Next.LOAD)
+        case Phase.BUSY if same and not waiter.job:
+            return state, _answer(waiter, None)
+        case Phase.BUSY:
+            if insists and not same:
+                return _stop(replace(state, waiters=waiting, target=target), Next.LOAD, _replaced(target))
+            return state, _answer(waiter, _model_busy(state))
+        case Phase.STOPPING if state.then is Next.CLOSE:
+            return state, _answer(waiter, CLOSING)
+        case Phase.STOPPING if same and state.then in (Next.LOAD, Next.FAIL):
+            return replace(state, waiters=waiting), ()
+        case Phase.STOPPING:
+            told = _answers(state.waiters, _replaced(target))
+            return replace(state, waiters=(waiter,), target=target, then=Next.LOAD, attempts=0), told
+        case _:
+            raise AssertionError(state.phase)
+
+
+def _ensure_ready(state: State, event: EnsureReady) -> Step:
+    return _want(state, Waiter(event.ticket, job=False), event.target, insists=True)
+
+
+def _submit(state: State, event: Submit) -> Step:
+    waiter = Waiter(event.ticket, job=True, fingerprint=event.fingerprint)
+    return _want(state, waiter, event.target, insists=False)
+
+
+def _cancel(state: State, event: Cancel) -> Step:
+    if _is_running(state, event.ticket):
+        if _awaits(state, Limit.ABORT):
+            return state, ()
+        return _timed(state, Limit.ABORT, state.timeouts.abort_s), (SendAbort(event.ticket),)
+    if state.running is not None and state.running.ticket == event.ticket:  # its worker is on the way out
+        return replace(state, running=None), (EndRun(event.ticket, CANCELLED),)
+    gone = [waiter for waiter in state.waiters if waiter.ticket == event.ticket]
+    if not gone:
+        return state, ()
+    left = tuple(waiter for waiter in state.waiters if waiter.ticket != event.ticket)
+    return replace(state, waiters=left), _answer(gone[0], CANCELLED)
+
+
+def _unload(state: State, event: Unload) -> Step:
+    match state.phase:
+        case Phase.STOPPED:
+            return state, ()
+        case Phase.FAILED if state.problem is not None and state.problem.code is Code.NPU_WEDGED:
+            return state, ()
+        case Phase.FAILED:
+            return replace(state, phase=Phase.STOPPED, target=None, problem=None, deadline=None, attempts=0), ()
+        case Phase.STOPPING if state.then is Next.CLOSE:
+            return state, ()
+        case Phase.STOPPING:
+            left = replace(state, then=Next.IDLE, waiters=(), problem=None)
+            return left, _answers(state.waiters, UNLOADED)
+        case _:
+            told = _answers(state.waiters, UNLOADED)
+            return _then(_stop(replace(state, waiters=(), problem=None), Next.IDLE, UNLOADED), told)
+
+
+def _restart(state: State, event: Restart) -> Step:
+    if state.target is None or state.phase in (Phase.STOPPED, Phase.STOPPING):
+        return state, ()
+    if state.problem is not None and state.problem.code is Code.NPU_WEDGED:
+        return state, ()
+    fresh = replace(state, attempts=0, crashers=())
+    if state.phase is Phase.FAILED:
+        return _spawn(fresh)
+    restarted = ProblemInfo(Code.ENGINE_STOPPED, "The engine was restarted on request.", "Ask again.")
+    return _stop(fresh, Next.LOAD, restarted)
+
+
+def _close(state: State, event: Close) -> Step:
+    told = _answers(state.waiters, CLOSING)
+    if state.phase in (Phase.STOPPED, Phase.FAILED):
+        return replace(state, phase=Phase.CLOSED, waiters=(), deadline=None), told
+    if state.phase is Phase.STOPPING:
+        return replace(state, then=Next.CLOSE, waiters=()), told
+    return _then(_stop(replace(state, waiters=()), Next.CLOSE, CLOSING), told)
+
+
+# ---- what the child says
+
+
+def _hello(state: State, event: HelloCame) -> Step:
+    if state.phase is not Phase.STARTING:
+        return state, ()
+    assert state.target is not None
+    loading = _timed(replace(state, phase=Phase.LOADING), Limit.LOAD, state.timeouts.load_s)
+    return loading, (SendLoad(state.target),)
+
+
+def _load_done(state: State, event: LoadDone) -> Step:
+    if state.phase is not Phase.LOADING:
+        return state, ()
+    return _admit(replace(state, phase=Phase.READY, problem=None, deadline=None))
+
+
+def _load_failed(state: State, event: LoadFailed) -> Step:
+    if state.phase is not Phase.LOADING:
+        return state, ()
+    return _stop(replace(state, problem=event.problem), Next.FAIL)
+
+
+def _accepted(state: State, event: AcceptedCame) -> Step:
+    if not _is_running(state, event.ticket) or not _awaits(state, Limit.ACCEPTED):
+        return state, ()
+    return _timed(state, Limit.FIRST_TOKEN, state.timeouts.first_token_s), ()
+
+
+def _first_token(state: State, event: FirstToken) -> Step:
+    if not _is_running(state, event.ticket) or not _awaits(state, Limit.FIRST_TOKEN):
+        return state, ()
+    return _timed(state, Limit.TOKEN_GAP, state.timeouts.token_gap_s), ()
+
+
+def _run_ended(state: State, event: RunEnded) -> Step:
+    if not _is_running(state, event.ticket):
+        return state, ()
+    told = (EndRun(event.ticket, event.problem),) if event.problem else ()
+    assert state.running is not None
+    forgiven = tuple(entry for entry in state.crashers if entry[0] != state.running.fingerprint)
+    ready = replace(state, phase=Phase.READY, running=None, deadline=None, crashers=forgiven, attempts=0)
+    return _then(_admit(ready), told)
+
+
+def _link_lost(state: State, event: LinkLost) -> Step:
+    if state.phase in (Phase.STOPPING, Phase.STOPPED, Phase.FAILED):
+        return state, ()
+    lost = replace(state, phase=Phase.STOPPING, then=Next.FAIL, problem=event.problem)
+    if event.problem is None:
+        return _timed(lost, Limit.STOP, LINGER_S), ()
+    return _timed(lost, Limit.REAP, REAP_S), (Kill(),)
+
+
+def _exited(state: State, event: Exited) -> Step:
+    """The child is gone. A job that was still in it ends now, with whatever explains the exit."""
+    problem = event.problem
+    if state.phase is Phase.STOPPING and state.then is Next.FAIL and state.problem is not None:
+        problem = state.problem
+    told: tuple[Effect, ...] = ()
+    if state.running is not None:
+        told = (EndRun(state.running.ticket, problem),)
+        state = replace(state, crashers=_blame(state.crashers, state.running.fingerprint))
+    gone = replace(state, running=None, deadline=None, then=None)
+    match state.phase, state.then:
+        case Phase.STOPPING, Next.CLOSE:
+            return replace(gone, phase=Phase.CLOSED, target=None, problem=None), told
+        case Phase.STOPPING, Next.IDLE:
+            return replace(gone, phase=Phase.STOPPED, target=None, problem=None), told
+        case Phase.STOPPING, Next.LOAD:
+            return _then(_spawn(gone), told)
+        case Phase.FAILED, _:  # one that could not be killed has gone after all
+            return replace(gone, phase=Phase.STOPPED, target=None, problem=None), told
+        case Phase.STOPPED, _:
+            return state, ()
+        case _:
+            return _then(_retry_or_fail(replace(gone, problem=problem), problem), told)
+
+
+def _retry_or_fail(state: State, problem: ProblemInfo) -> Step:
+    """The child ended and nobody had asked it to: try again, at once or later, or wait for a person."""
+    failed = replace(state, phase=Phase.FAILED, waiters=())
+    if problem.code not in TRANSIENT:
+        return failed, _answers(state.waiters, problem)
+    step_number = max(state.attempts - 1, 0)
+    delay_s = BACKOFF_S[step_number] if step_number < len(BACKOFF_S) else SLOW_RETRY_S
+    if delay_s == 0:
+        return _spawn(state)
+    return _timed(failed, Limit.RETRY, delay_s), _answers(state.waiters, problem)
+
+
+def _deadline_passed(state: State, event: DeadlinePassed) -> Step:
+    assert state.deadline is not None
+    limit = state.deadline.limit
+    if limit is Limit.RETRY:
+        return _spawn(state)
+    if limit is Limit.STOP:
+        return _timed(state, Limit.REAP, REAP_S), (Kill(),)
+    if limit is Limit.REAP:
+        wedged = ProblemInfo(
+            Code.NPU_WEDGED,
+            "The engine's process can't be ended: it hangs inside the kernel's driver.",
+            "Reboot the machine; no second engine is started beside it.",
+        )
+        told = _answers(state.waiters, wedged)
+        if state.running is not None:
+            told = (EndRun(state.running.ticket, wedged), *told)
+        phase = Phase.CLOSED if state.then is Next.CLOSE else Phase.FAILED
+        wedged_state = replace(state, phase=phase, problem=wedged, waiters=(), running=None, deadline=None, then=None)
+        return wedged_state, told
+    hung = replace(state, phase=Phase.STOPPING, then=Next.FAIL, problem=_hung(limit, state.deadline.seconds))
+    return _timed(hung, Limit.REAP, REAP_S), (Kill(),)
+
+
+def _closed(state: State, event: Event) -> Step:
+    match event:
+        case EnsureReady(ticket):
+            return state, (Settle(ticket, CLOSING),)
+        case Submit(ticket):
+            return state, (EndRun(ticket, CLOSING),)
+        case _:
+            return state, ()
+
+
+# ---- transitions that several events share
+
+
+def _spawn(state: State) -> Step:
+    epoch = state.epoch + 1
+    starting = replace(state, phase=Phase.STARTING, epoch=epoch, attempts=state.attempts + 1, then=None, running=None)
+    return _timed(starting, Limit.HELLO, state.timeouts.hello_s), (Spawn(epoch),)
+
+
+def _stop(state: State, then: Next, problem: ProblemInfo | None = None) -> Step:
+    """Tell the child to go. A running job ends with `problem`, or with whatever explains the exit if None."""
+    told: tuple[Effect, ...] = ()
+    if state.running is not None and problem is not None:
+        told = (EndRun(state.running.ticket, problem),)
+        state = replace(state, running=None)
+    stopping = _timed(replace(state, phase=Phase.STOPPING, then=then), Limit.STOP, state.timeouts.stop_s)
+    return stopping, (*told, Terminate())
+
+
+def _admit(state: State) -> Step:
+    """In `ready`: answer who waits, and run the first job among them. The others are told that it is busy."""
+    effects: list[Effect] = []
+    running: Waiter | None = None
+    for waiter in state.waiters:
+        if not waiter.job:
+            effects.append(Settle(waiter.ticket, None))
+        elif running is None:
+            running = waiter
+            effects.append(SendGenerate(waiter.ticket))
+        else:
+            effects.append(EndRun(waiter.ticket, _model_busy(state)))
+    state = replace(state, waiters=(), running=running)
+    if running is not None:
+        state = _timed(replace(state, phase=Phase.BUSY), Limit.ACCEPTED, state.timeouts.accepted_s)
+    return state, tuple(effects)
+
+
+def _timed(state: State, limit: Limit, seconds: float) -> State:
+    serial = state.serial + 1
+    return replace(state, serial=serial, deadline=Deadline(limit, seconds, serial))
+
+
+def _then(first: Step, told: tuple[Effect, ...]) -> Step:
+    return first[0], told + first[1]
+
+
+def _answer(waiter: Waiter, problem: ProblemInfo | None) -> tuple[Effect, ...]:
+    if waiter.job:
+        assert problem is not None
+        return (EndRun(waiter.ticket, problem),)
+    return (Settle(waiter.ticket, problem),)
+
+
+def _answers(waiters: tuple[Waiter, ...], problem: ProblemInfo) -> tuple[Effect, ...]:
+    return tuple(effect for waiter in waiters for effect in _answer(waiter, problem))
+
+
+def _is_running(state: State, ticket: int) -> bool:
+    return state.phase is Phase.BUSY and state.running is not None and state.running.ticket == ticket
+
+
+def _awaits(state: State, limit: Limit) -> bool:
+    return state.deadline is not None and state.deadline.limit is limit
+
+
+def _blame(crashers: tuple[tuple[str, int], ...], fingerprint: str) -> tuple[tuple[str, int], ...]:
+    if not fingerprint:
+        return crashers
+    count = dict(crashers).get(fingerprint, 0) + 1
+    others = tuple(entry for entry in crashers if entry[0] != fingerprint)
+    return (*others[-31:], (fingerprint, count))  # 32 suspects are more than ever matter, and bounded
+
+
+# ---- what is said
+
+
+def _replaced(target: Target) -> ProblemInfo:
+    return ProblemInfo(Code.ENGINE_STOPPED, f"The engine was told to load {target.name} instead.", "Ask again.")
+
+
+def _model_busy(state: State) -> ProblemInfo:
+    name = state.target.name if state.target else "another model"
+    return ProblemInfo(Code.MODEL_BUSY, f"The engine is busy with {name}.", "Ask again in a moment.")
+
+
+def _crashes_engine() -> ProblemInfo:
+    return ProblemInfo(
+        Code.REQUEST_CRASHES_ENGINE,
+        "This request has crashed the engine twice, so it is not run again.",
+        "Change the text; `rockfill status` shows the engine's last words.",
+    )
+
+
+def _hung(limit: Limit, seconds: float) -> ProblemInfo:
+    waited = {
+        Limit.HELLO: "did not start",
+        Limit.LOAD: "did not finish loading the model",
+        Limit.ACCEPTED: "did not take up the request",
+        Limit.FIRST_TOKEN: "gave no first token",
+        Limit.TOKEN_GAP: "gave no further token",
+        Limit.ABORT: "did not stop when told to",
+    }[limit]
+    message = f"The engine {waited} within {seconds:g} s and was ended."
+    advice = "Ask again; if it repeats, the model may be too large for this machine, or the limit too short."
+    return ProblemInfo(Code.ENGINE_HUNG, message, advice, {"limit": limit.value, "seconds": seconds})
+
+
+_TABLE: dict[type[Event], Callable[[State, Any], Step]] = {
+    EnsureReady: _ensure_ready,
+    Submit: _submit,
+    Cancel: _cancel,
+    Unload: _unload,
+    Restart: _restart,
+    Close: _close,
+    HelloCame: _hello,
+    LoadDone: _load_done,
+    LoadFailed: _load_failed,
+    AcceptedCame: _accepted,
+    FirstToken: _first_token,
+    RunEnded: _run_ended,
+    LinkLost: _link_lost,
+    Exited: _exited,
+    DeadlinePassed: _deadline_passed,
+}

@@ -1,0 +1,355 @@
+"""The one writer of the engine's state: a task that reads a queue, steps the machine and carries out its effects."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from rockfill.engine import events as ev
+from rockfill.engine import machine
+from rockfill.errors import Code, Problem, ProblemInfo
+from rockfill.link import messages
+from rockfill.snapshots import EngineSnapshot, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from rockfill.engine.process import Child, Listener
+    from rockfill.session import ModelFacts, Run
+    from rockfill.snapshots import Target
+
+log = logging.getLogger(__name__)
+
+
+class Spawner(Protocol):
+    async def __call__(self, listener: Listener) -> Child:
+        """Start a worker that reports to `listener`."""
+        ...
+
+
+class Generation:
+    """One run of the engine, from the wish to its end.
+
+    Iterate over it for the text as it comes; what arrived together comes together. It ends with the run, or raises
+    the `Problem` that ended it. `cancel` may be called at any time and any number of times.
+    """
+
+    def __init__(self, request: messages.Generate, cancel: Callable[[int], None]) -> None:
+        self.request = request
+        self.accepted: messages.Accepted | None = None
+        self.run: Run | None = None
+        self.problem: ProblemInfo | None = None
+        self.tokens = 0
+        self.last_token_at_s = 0.0
+        self._cancel = cancel
+        self._arrived: deque[str] = deque()
+        self._wakeup: asyncio.Future[None] | None = None
+        self._when_over: list[Callable[[], None]] = []
+
+    @property
+    def over(self) -> bool:
+        return self.run is not None or self.problem is not None
+
+    def cancel(self) -> None:
+        """Give it up; the engine is free again once `over`."""
+        if not self.over:
+            self._cancel(self.request.id)
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the engine is done with it, at once if it is."""
+        if self.over:
+            callback()
+        else:
+            self._when_over.append(callback)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while True:
+            if self._arrived:
+                text = self._arrived.popleft() if len(self._arrived) == 1 else "".join(self._arrived)
+                self._arrived.clear()
+                yield text
+            elif self.problem is not None:
+                raise self.problem.raised()
+            elif self.run is not None:
+                return
+            else:
+                self._wakeup = asyncio.get_running_loop().create_future()
+                await self._wakeup
+
+    # ---- for the supervisor
+
+    def push(self, text: str, tokens: int, now_s: float) -> None:
+        self.tokens += tokens
+        self.last_token_at_s = now_s
+        self._arrived.append(text)
+        self._wake()
+
+    def end(self, run: Run | None, problem: ProblemInfo | None) -> None:
+        if self.over:
+            return
+        self.run, self.problem = run, problem
+        self._wake()
+        for callback in self._when_over:
+            callback()
+        self._when_over.clear()
+
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+
+class Supervisor:
+    """Keeps one worker in the state that callers want. `run` must be running for anything to happen."""
+
+    def __init__(
+        self,
+        spawn: Spawner,
+        timeouts: machine.Timeouts,
+        *,
+        threads: int = 0,
+        changed: Callable[[EngineSnapshot], None] = lambda snapshot: None,
+    ) -> None:
+        self._spawn = spawn
+        self._threads = threads
+        self._changed = changed
+        self._state = machine.State(timeouts)
+        self._queue: asyncio.Queue[ev.Event] = asyncio.Queue()
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed: machine.Deadline | None = None
+        self._child: Child | None = None
+        self._facts: ModelFacts | None = None
+        self._fim_order: str | None = None
+        self._tickets = 0
+        self._generations: dict[int, Generation] = {}
+        self._ready: dict[int, asyncio.Future[None]] = {}
+        self._snapshot = EngineSnapshot(Phase.STOPPED)
+        self.tokens_per_second: float | None = None
+
+    @property
+    def snapshot(self) -> EngineSnapshot:
+        return self._snapshot
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """What the present worker, or the last one, printed last."""
+        return tuple(self._child.lines) if self._child is not None else ()
+
+    # ---- wishes
+
+    def submit(self, target: Target, request: messages.Generate, fingerprint: str = "") -> Generation:
+        """Run `request` (its id is given here) on `target`, loading that first if need be.
+
+        One at a time: a second meanwhile gets `model_busy`. Requests of equal `fingerprint` that take two workers
+        with them are refused from then on.
+        """
+        self._tickets += 1
+        request = replace(request, id=self._tickets)
+        generation = Generation(request, lambda ticket: self._queue.put_nowait(ev.Cancel(ticket)))
+        self._generations[request.id] = generation
+        self._queue.put_nowait(ev.Submit(request.id, target, fingerprint))
+        return generation
+
+    async def ensure_ready(self, target: Target) -> None:
+        """Return once `target` is loaded, or raise the `Problem` that prevents it."""
+        self._tickets += 1
+        ticket = self._tickets
+        self._ready[ticket] = settled = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(ev.EnsureReady(ticket, target))
+        try:
+            await settled
+        except asyncio.CancelledError:
+            self._queue.put_nowait(ev.Cancel(ticket))
+            raise
+        finally:
+            self._ready.pop(ticket, None)
+
+    def unload(self) -> None:
+        self._queue.put_nowait(ev.Unload())
+
+    def restart(self) -> None:
+        self._queue.put_nowait(ev.Restart())
+
+    def close(self) -> None:
+        """End the worker for good; `run` returns when it is gone."""
+        self._queue.put_nowait(ev.Close())
+
+    # ---- the task
+
+    async def run(self) -> None:
+        """Drive the engine until `close` has done its work."""
+        try:
+            while self._state.phase is not Phase.CLOSED:
+                await self._step(await self._queue.get())
+            while not self._queue.empty():  # whoever came too late is told so
+                await self._step(self._queue.get_nowait())
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._child is not None and self._state.phase is not Phase.CLOSED:
+                self._child.kill()
+
+    async def _step(self, event: ev.Event) -> None:
+        before = self._state
+        self._state, effects = machine.step(before, event)
+        if self._state is not before:
+            log.debug("%s: %s -> %s", type(event).__name__, before.phase, self._state.phase)
+        for effect in effects:
+            await self._perform(effect)
+        if self._state.deadline is not self._armed:
+            self._arm(self._state.deadline)
+        if self._state is not before:
+            self._publish()
+
+    async def _perform(self, effect: ev.Effect) -> None:
+        match effect:
+            case ev.Spawn(epoch):
+                self._facts = self._fim_order = None
+                try:
+                    self._child = await self._spawn(_Ear(self, epoch))
+                except Problem as problem:
+                    self._queue.put_nowait(ev.Exited(epoch, problem.info))
+            case ev.SendLoad(target):
+                self._tell(messages.Load(target.engine, target.path, target.family, threads=self._threads))
+            case ev.SendGenerate(ticket):
+                self._tell(self._generations[ticket].request)
+            case ev.SendAbort(ticket):
+                self._tell(messages.Abort(ticket))
+            case ev.Terminate():
+                if self._child is not None:
+                    self._child.terminate()
+            case ev.Kill():
+                if self._child is not None:
+                    self._child.kill()
+            case ev.Settle(ticket, problem):
+                settled = self._ready.get(ticket)
+                if settled is not None and not settled.done():
+                    if problem is None:
+                        settled.set_result(None)
+                    else:
+                        settled.set_exception(problem.raised())
+            case ev.EndRun(ticket, problem):
+                self.ended(ticket, None, problem)
+
+    def _tell(self, message: messages.ToWorker) -> None:
+        assert self._child is not None
+        self._child.send(message)
+
+    def _arm(self, deadline: machine.Deadline | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._armed = deadline
+        if deadline is not None:
+            self._timer = asyncio.get_running_loop().call_later(deadline.seconds, self._expire, deadline)
+
+    def _expire(self, deadline: machine.Deadline) -> None:
+        running = self._state.running
+        if deadline.limit is machine.Limit.TOKEN_GAP and running is not None:
+            # Tokens do not pass through the queue; the time of the last one says whether the gap is real.
+            loop = asyncio.get_running_loop()
+            last_at_s = self._generations[running.ticket].last_token_at_s
+            left_s = last_at_s + deadline.seconds - loop.time()
+            if left_s > 0:
+                self._timer = loop.call_later(left_s, self._expire, deadline)
+                return
+        self._queue.put_nowait(ev.DeadlinePassed(deadline.serial))
+
+    def _publish(self) -> None:
+        state = self._state
+        loaded = state.phase in (Phase.READY, Phase.BUSY)
+        retrying = state.deadline is not None and state.deadline.limit is machine.Limit.RETRY
+        snapshot = EngineSnapshot(
+            phase=state.phase,
+            target=state.target,
+            facts=self._facts if loaded else None,
+            fim_order=self._fim_order if loaded else None,
+            problem=state.problem,
+            next_retry_at_s=self._timer.when() if retrying and self._timer is not None else None,
+            worker_pid=self._child.pid if self._child is not None and _has_child(state.phase) else None,
+        )
+        if snapshot != self._snapshot:
+            previous, self._snapshot = self._snapshot, snapshot
+            if snapshot.problem is not None and snapshot.problem != previous.problem:
+                log.warning("engine %s: %s", snapshot.phase, snapshot.problem.message)
+            self._changed(snapshot)
+
+    # ---- what the child says; called by `_Ear` on the event loop
+
+    def heard(self, epoch: int, message: messages.ToDaemon) -> None:
+        if epoch != self._state.epoch:
+            return
+        match message:
+            case messages.Token(ticket, text, tokens):
+                generation = self._generations.get(ticket)
+                if generation is not None:
+                    first = generation.tokens == 0
+                    generation.push(text, tokens, asyncio.get_running_loop().time())
+                    if first:
+                        self._queue.put_nowait(ev.FirstToken(epoch, ticket))
+            case messages.Accepted(ticket):
+                generation = self._generations.get(ticket)
+                if generation is not None:
+                    generation.accepted = message
+                self._queue.put_nowait(ev.AcceptedCame(epoch, ticket))
+            case messages.Done(ticket, run):
+                if run.decode_s and run.generated_tokens > 1:
+                    self.tokens_per_second = round((run.generated_tokens - 1) / run.decode_s, 2)
+                self._queue.put_nowait(ev.RunEnded(epoch, ticket))
+                self.ended(ticket, run, None)
+            case messages.Failed(None):
+                self._queue.put_nowait(ev.LoadFailed(epoch, message.problem))
+            case messages.Failed(ticket):
+                assert ticket is not None
+                self._queue.put_nowait(ev.RunEnded(epoch, ticket, message.problem))
+            case messages.Hello(version, _) if version != messages.LINK_VERSION:
+                self._queue.put_nowait(ev.LinkLost(epoch, _wrong_version(version)))
+            case messages.Hello():
+                self._queue.put_nowait(ev.HelloCame(epoch))
+            case messages.Loaded(facts, fim_order):
+                self._facts, self._fim_order = facts, fim_order
+                self._queue.put_nowait(ev.LoadDone(epoch))
+            case messages.Pong() | messages.Tokenized():
+                pass
+
+    def lost(self, epoch: int, problem: ProblemInfo | None) -> None:
+        self._queue.put_nowait(ev.LinkLost(epoch, problem))
+
+    def exited(self, epoch: int, problem: ProblemInfo) -> None:
+        self._queue.put_nowait(ev.Exited(epoch, problem))
+
+    def ended(self, ticket: int, run: Run | None, problem: ProblemInfo | None) -> None:
+        generation = self._generations.pop(ticket, None)
+        if generation is not None:
+            generation.end(run, problem)
+
+
+class _Ear:
+    """Passes on what one child says, marked with its epoch."""
+
+    def __init__(self, supervisor: Supervisor, epoch: int) -> None:
+        self._supervisor = supervisor
+        self._epoch = epoch
+
+    def message(self, message: messages.ToDaemon) -> None:
+        self._supervisor.heard(self._epoch, message)
+
+    def link_lost(self, problem: ProblemInfo | None) -> None:
+        self._supervisor.lost(self._epoch, problem)
+
+    def exited(self, problem: ProblemInfo) -> None:
+        self._supervisor.exited(self._epoch, problem)
+
+
+def _has_child(phase: Phase) -> bool:
+    return phase in (Phase.STARTING, Phase.LOADING, Phase.READY, Phase.BUSY, Phase.STOPPING)
+
+
+def _wrong_version(version: int) -> ProblemInfo:
+    return ProblemInfo(
+        Code.LINK_BROKEN,
+        f"The worker speaks link version {version}, the daemon {messages.LINK_VERSION}.",
+        "Reinstall Rockfill: its parts are of different versions.",
+    )

@@ -1,0 +1,107 @@
+"""The taxonomy of everything that can go wrong and be told to somebody.
+
+A `Problem` is raised wherever the cause is known and travels unchanged to whoever asked: over the worker link,
+into the engine's snapshot, and to the edge, where one table gives it an HTTP status and a dialect's shape.
+This module knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Code(StrEnum):
+    """Stable codes: a caller may compare them; a released one is never renamed or given another meaning."""
+
+    # request: the caller asked for something that can't be done as asked
+    INVALID_JSON = "invalid_json"
+    INVALID_VALUE = "invalid_value"
+    UNSUPPORTED = "unsupported"
+    BODY_TOO_LARGE = "body_too_large"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    UNKNOWN_COMMAND = "unknown_command"
+    MODEL_NOT_FOUND = "model_not_found"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    HOST_NOT_ALLOWED = "host_not_allowed"
+    FIM_UNSUPPORTED = "fim_unsupported"
+    QUEUE_FULL = "queue_full"
+    CANCELLED = "cancelled"
+
+    # engine: the worker or the native library behind it
+    ENGINE_NOT_INSTALLED = "engine_not_installed"
+    MODEL_MISSING = "model_missing"
+    INVALID_MODEL = "invalid_model"
+    RUNTIME_UNSUPPORTED = "runtime_unsupported"
+    ENGINE_START_FAILED = "engine_start_failed"
+    ENGINE_CRASHED = "engine_crashed"
+    ENGINE_HUNG = "engine_hung"
+    ENGINE_STOPPED = "engine_stopped"
+    ENGINE_FAILED = "engine_failed"
+    LINK_BROKEN = "link_broken"
+    REQUEST_CRASHES_ENGINE = "request_crashes_engine"
+    NPU_WEDGED = "npu_wedged"
+    MODEL_BUSY = "model_busy"
+
+    # host: the machine that Rockfill runs on
+    ADDRESS_IN_USE = "address_in_use"
+    ADDRESS_UNAVAILABLE = "address_unavailable"
+    STATE_DIR_UNUSABLE = "state_dir_unusable"
+    ALREADY_RUNNING = "already_running"
+    WEB_ROOT_MISSING = "web_root_missing"
+    NO_DAEMON = "no_daemon"
+    FILE_UNREADABLE = "file_unreadable"
+
+    # config
+    CONFIG_INVALID = "config_invalid"
+
+    # a defect of ours
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemInfo:
+    """A problem as a value: what snapshots hold and the worker link carries.
+
+    `message` is one sentence on what happened, `advice` one on what to do (may be empty where nothing helps),
+    `detail` machine-readable facts (JSON values only).
+    """
+
+    code: Code
+    message: str
+    advice: str = ""
+    detail: Mapping[str, Any] | None = None
+
+    def raised(self) -> Problem:
+        """The same problem as an exception."""
+        return Problem(self.code, self.message, self.advice, **(self.detail or {}))
+
+
+class Problem(Exception):  # noqa: N818 - "problem" is the word used from the link to the page
+    """Something that a person or program can be told: a stable code, what happened, and what to do."""
+
+    def __init__(self, code: Code, message: str, advice: str = "", **detail: Any) -> None:
+        super().__init__(message)
+        self.info = ProblemInfo(code, message, advice, detail or None)
+
+    @property
+    def code(self) -> Code:
+        return self.info.code
+
+    @property
+    def message(self) -> str:
+        return self.info.message
+
+    @property
+    def advice(self) -> str:
+        return self.info.advice
+
+    @property
+    def detail(self) -> Mapping[str, Any]:
+        return self.info.detail or {}

@@ -1,0 +1,19 @@
+"""What a process tells the kernel about itself."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from pathlib import Path
+
+
+def prefer_as_oom_victim() -> None:
+    """Ask the kernel to end this process first when memory runs out: the daemon can restart it, but not itself."""
+    with contextlib.suppress(OSError):  # not writable in some sandboxes; then the kernel's own choice stands
+        Path("/proc/self/oom_score_adj").write_text("500", "ascii")
+
+
+def forbid_core_dumps() -> None:
+    """No core file: it would hold gigabytes of weights, and the user's code."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

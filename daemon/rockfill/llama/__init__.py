@@ -1,0 +1,1 @@
+"""The CPU engine: GGUF models through llama.cpp. Worker side only."""

@@ -1,0 +1,140 @@
+"""From a request to the ids of its prompt, for any engine and family."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rockfill.errors import Code, Problem
+from rockfill.fim.context import Context, ContextFile, trim
+from rockfill.fim.families import BY_NAME, FAMILIES, Marker
+from rockfill.fim.prompt import fit, render
+from rockfill.link.messages import Generate, Trimmed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rockfill.fim.families import Family, FileLayout, Order
+    from rockfill.fim.prompt import Piece
+    from rockfill.session import Session
+
+# What a prompt leaves to the completion where the context is short: at least this share of it.
+COMPLETION_SHARE = 0.25
+
+
+class Prompter:
+    """Makes the ids of a prompt: the family's markers as control tokens, all else as ordinary text.
+
+    `order` is the order in which it can fill in the middle, None if the model can't. `stop_ids` end a completion.
+    """
+
+    def __init__(self, session: Session, family: str | None) -> None:
+        """`family` None, or one whose tokens the vocabulary lacks, means: find out from the vocabulary."""
+        self._session = session
+        self._facts = session.facts
+        self._ids: dict[Marker, int] = {}
+        self._family = self._usable(family)
+        self.order: Order | None = self._family.default_order if self._family is not None else None
+        self.stop_ids = self._resolve(self._family.stop_markers) if self._family is not None else frozenset()
+        self._control_ids = frozenset(self._ids.values())
+        written = sorted({marker.text for marker in self._ids}, key=len, reverse=True)
+        self._controls = re.compile("|".join(map(re.escape, written))) if written else None
+
+    def _usable(self, name: str | None) -> Family | None:
+        """The family named, or the first whose default prompt the vocabulary has every token for."""
+        named = BY_NAME.get(name or "")
+        for family in (named, *FAMILIES) if named is not None else FAMILIES:
+            template = family.template(family.default_order)
+            assert template is not None
+            if self._has(template.parts):
+                if family.files is not None and not self._has(_parts(family.files)):
+                    return replace(family, files=None)
+                return family
+        return None
+
+    def _has(self, parts: Sequence[object]) -> bool:
+        markers = [part for part in parts if isinstance(part, Marker)]
+        return len(self._resolve(markers)) == len(set(markers))
+
+    def _resolve(self, markers: Sequence[Marker]) -> frozenset[int]:
+        """The ids of those of `markers` that the vocabulary has."""
+        for marker in markers:
+            if marker not in self._ids:
+                token_id = self._session.token_id(marker.text)
+                if token_id is not None:
+                    self._ids[marker] = token_id
+        return frozenset(self._ids[marker] for marker in markers if marker in self._ids)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of ordinary text, none of them a control token of the family.
+
+        Sessions promise that already. A vocabulary may break the promise for them: llama.cpp matches tokens that a
+        GGUF marks user-defined rather than control in any text. Then each such place is cut in two, where no
+        tokeniser can see it.
+        """
+        ids = self._session.tokenize(text)
+        if self._controls is None or self._control_ids.isdisjoint(ids):
+            return ids
+        ids, start = [], 0
+        for match in self._controls.finditer(text):
+            cut = match.start() + 1
+            ids += self._session.tokenize(text[start:cut])
+            start = cut
+        ids += self._session.tokenize(text[start:])
+        if not self._control_ids.isdisjoint(ids):
+            raise Problem(
+                Code.UNSUPPORTED,
+                "The text can't be given to this model without becoming a control token.",
+                "Remove the model's control tokens from the text.",
+            )
+        return ids
+
+    def prompt(self, request: Generate) -> tuple[list[int], int, Trimmed]:
+        """The prompt's ids, how many tokens the completion may have, and what was left out.
+
+        Raises `fim_unsupported` where there is a suffix and the model can't fill in.
+        """
+        context_tokens = self._facts.context_tokens
+        max_tokens = min(request.max_tokens, int(context_tokens * COMPLETION_SHARE))
+        budget = context_tokens - max_tokens
+        if request.budget_tokens:
+            budget = min(budget, request.budget_tokens)
+        files = tuple(ContextFile(file.path, file.text) for file in request.files)
+        pieces: Sequence[Piece]
+        if request.suffix is None:
+            fitted = trim(Context(request.prefix), budget - 1, self._count)
+            pieces = (fitted.context.prefix,)
+            trimmed = Trimmed(fitted.prefix_chars_dropped, 0, len(files))
+        else:
+            if self._family is None or self.order is None:
+                raise Problem(
+                    Code.FIM_UNSUPPORTED,
+                    "The loaded model can't fill in the middle.",
+                    "Leave the suffix out, or load a model that can, such as CodeGemma or Qwen2.5-Coder.",
+                )
+            context = Context(request.prefix, request.suffix, files)
+            fitted = fit(self._family, self.order, context, budget, self._count)
+            pieces = render(self._family, self.order, fitted.context)
+            trimmed = Trimmed(fitted.prefix_chars_dropped, fitted.suffix_chars_dropped, fitted.files_dropped)
+        ids = self._to_ids(pieces)
+        if not ids:
+            raise Problem(Code.INVALID_VALUE, "prompt: must not be empty for this model.", "Send some text.")
+        return ids, max_tokens, trimmed
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenize(text))
+
+    def _to_ids(self, pieces: Sequence[Piece]) -> list[int]:
+        wants_bos = self._family.bos if self._family is not None else self._facts.adds_bos
+        ids = [self._facts.bos_id] if wants_bos and self._facts.bos_id is not None else []
+        for piece in pieces:
+            if isinstance(piece, Marker):
+                ids.append(self._ids[piece])
+            else:
+                ids += self.tokenize(piece)
+        return ids
+
+
+def _parts(layout: FileLayout) -> tuple[object, ...]:
+    return (*layout.lead, *layout.each, *layout.current)

@@ -1,0 +1,1 @@
+"""Rockchip's `librkllmrt.so`, used in the worker process only."""

@@ -1,0 +1,160 @@
+"""The state directory: the only place that Rockfill writes to, and this module its only writer of settings.
+
+``lock`` is held by the one process that owns the directory, ``token`` is the primary token, ``state.json`` holds
+what people chose. Every write is atomic: a power cut leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from rockfill.decode import DecodeError, decode
+from rockfill.errors import Code, Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What people chose; `model` is the name of the model to run, None where nobody chose yet."""
+
+    version: int = STATE_VERSION
+    model: str | None = None
+
+
+class StateDir:
+    """A state directory that this process has locked. Use it as a context manager."""
+
+    def __init__(self, path: Path, lock_fd: int) -> None:
+        self.path = path
+        self._lock_fd = lock_fd
+
+    @classmethod
+    def acquire(cls, path: Path) -> Self:
+        """Make the directory if need be, check that it can be written, and lock it.
+
+        Raises `state_dir_unusable`, or `already_running` where another process holds it.
+        """
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unusable(path, error) from None
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(lock_fd, 64, 0).decode("ascii", "replace").strip()
+            os.close(lock_fd)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise _unusable(path, error) from None
+            who = f" (process {holder})" if holder else ""
+            raise Problem(
+                Code.ALREADY_RUNNING,
+                f"Another Rockfill{who} is using the state directory {path}.",
+                "Stop it, or give this one a directory of its own with --state-dir.",
+            ) from None
+        try:
+            os.ftruncate(lock_fd, 0)
+            os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(lock_fd)
+            raise _unusable(path, error) from None
+        return cls(path, lock_fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._lock_fd)  # which unlocks it
+
+    def token(self) -> str:
+        """The primary token, made at the first call ever."""
+        existing = read_token(self.path)
+        if existing:
+            return existing
+        token = secrets.token_urlsafe(24)
+        _write_atomically(self.path / "token", f"{token}\n".encode())
+        return token
+
+    def choices(self) -> Choices:
+        """What was chosen before; defaults where nothing was.
+
+        A file that can't be read is set aside as ``state.json.broken`` and never overwritten; one from a newer
+        Rockfill is refused.
+        """
+        path = self.path / "state.json"
+        try:
+            value = json.loads(path.read_bytes())
+            choices = decode(Choices, value)
+        except FileNotFoundError:
+            return Choices()
+        except (ValueError, RecursionError, DecodeError):
+            with contextlib.suppress(OSError):
+                path.rename(path.with_name("state.json.broken"))
+            return Choices()
+        except OSError as error:
+            raise _unusable(self.path, error) from None
+        if choices.version > STATE_VERSION:
+            raise Problem(
+                Code.STATE_DIR_UNUSABLE,
+                f"{path} was written by a newer Rockfill (version {choices.version}, this one knows {STATE_VERSION}).",
+                "Upgrade Rockfill, or move that file away to start with the defaults.",
+            )
+        return choices
+
+    def choose(self, choices: Choices) -> None:
+        """Write `choices` down."""
+        _write_atomically(self.path / "state.json", json.dumps(asdict(choices), indent=1).encode() + b"\n")
+
+
+def read_token(path: Path) -> str | None:
+    """The primary token in the state directory `path`, or None if there is none yet."""
+    try:
+        return (path / "token").read_text("ascii").strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Problem(
+            Code.FILE_UNREADABLE,
+            f"The token in {path} can't be read: {error.strerror if isinstance(error, OSError) else 'not ASCII'}.",
+            "Run this as the user that the service runs as, or with sudo.",
+        ) from None
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory_fd)
+        finally:
+            os.close(directory_fd)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise _unusable(path.parent, error) from None
+
+
+def _unusable(path: Path, error: OSError) -> Problem:
+    return Problem(
+        Code.STATE_DIR_UNUSABLE,
+        f"The state directory {path} can't be used: {error.strerror}.",
+        "Give the user that runs Rockfill write access to it and room on its disk, or choose another with --state-dir.",
+    )
