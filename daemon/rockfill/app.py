@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from rockfill.api.health import Health
 from rockfill.api.pages import Pages
 from rockfill.api.server import Gate, Sessions, build
 from rockfill.completion.service import CompletionService
-from rockfill.config import Address, parse_address
+from rockfill.config import Address, Config, parse_address
 from rockfill.engine.machine import Timeouts
 from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
@@ -36,9 +37,9 @@ from rockfill.errors import Code, Problem
 from rockfill.store.models import ModelStore, target_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from rockfill.config import Config, Engine
+    from rockfill.config import Engine
     from rockfill.engine.process import Listener
     from rockfill.snapshots import Target
     from rockfill.state import StateDir

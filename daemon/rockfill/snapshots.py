@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rockfill.errors import ProblemInfo
-    from rockfill.session import ModelFacts
+from rockfill.errors import ProblemInfo
+from rockfill.session import ModelFacts
 
 
 class Phase(StrEnum):

@@ -44,6 +44,12 @@ _GENERATIONS = {
     **dict.fromkeys(("1.2.1", "1.2.2", "1.2.3"), Generation.V1_2_1),
     "1.3.0": Generation.V1_3,
 }
+# What a version whose header was never seen (1.3.1, betas) may speak, as far as its symbols and defaults agree
+_UNSEEN = {
+    (1, 1): (Generation.V1_1,),
+    (1, 2): (Generation.V1_2_1B1, Generation.V1_2_1),
+    (1, 3): (Generation.V1_3,),
+}
 
 # Linux/aarch64, from the tree objects of airockchip/rknn-llm
 OFFICIAL_BLOB_IDS = MappingProxyType(
@@ -76,9 +82,9 @@ _ADVICE = "Install a supported runtime: rockfill runtime install 1.2.3"
 class RuntimeIdentity:
     """What the bytes of a library say about it.
 
-    `generation` is None while more than the bytes is needed; `candidates` are those that are still possible, and
-    `settle` chooses among them. `architecture` is as `platform.machine()` names it, None if not known by name.
-    `blob_id` is the git blob id; only that of an official build is in `OFFICIAL_BLOB_IDS`.
+    `generation` is None while more than the bytes is needed; `candidates` are those that are still possible (none: the
+    bytes contradict each other), and `settle` chooses among them. `architecture` is as `platform.machine()` names it,
+    None if not known by name. `blob_id` is the git blob id; that of an official build is in `OFFICIAL_BLOB_IDS`.
     """
 
     version: str | None
@@ -96,7 +102,7 @@ def identify(image: bytes) -> RuntimeIdentity:
     releases that this Rockfill does not know.
     """
     architecture = _architecture(image)
-    blob_id = hashlib.sha1(b"blob %d\0" % len(image) + image, usedforsecurity=False).hexdigest()
+    blob_id = git_blob_id(image)
     if version := _VERSION_BY_BLOB_ID.get(blob_id):
         candidates = _by_version(version)
         return RuntimeIdentity(version, candidates[0], candidates, architecture, "blob_id", blob_id)
@@ -104,11 +110,19 @@ def identify(image: bytes) -> RuntimeIdentity:
     if len(versions) == 1:
         [version] = versions
         candidates = _by_version(version)
-        generation = _GENERATIONS.get(version)
-        return RuntimeIdentity(version, generation, candidates, architecture, "version_string", blob_id)
-    candidates = _by_symbols({name for name in _exported_names(image) if name.startswith(b"rkllm_")})
+        if version in _GENERATIONS:
+            return RuntimeIdentity(version, candidates[0], candidates, architecture, "version_string", blob_id)
+        by_symbols = _by_symbols(image)
+        candidates = tuple(generation for generation in candidates if generation in by_symbols)
+        return RuntimeIdentity(version, None, candidates, architecture, "version_string", blob_id)
+    candidates = _by_symbols(image)
     generation = candidates[0] if len(candidates) == 1 else None
     return RuntimeIdentity(None, generation, candidates, architecture, "symbols", blob_id)
+
+
+def git_blob_id(image: bytes) -> str:
+    """What ``git hash-object`` says of these bytes; `OFFICIAL_BLOB_IDS` has that of each official build."""
+    return hashlib.sha1(b"blob %d\0" % len(image) + image, usedforsecurity=False).hexdigest()
 
 
 def settle(identity: RuntimeIdentity, default_params: bytes) -> Generation:
@@ -171,28 +185,21 @@ def _by_version(version: str) -> tuple[Generation, ...]:
     """The generations that a version may have: one where its header is known."""
     if generation := _GENERATIONS.get(version):
         return (generation,)
-    major, minor, patch = version.split("b")[0].split(".")
-    known = (int(major), int(minor))
-    if known == (1, 3):
-        return (Generation.V1_3,)  # 1.3.1 exists; its header was never seen, so the defaults must agree
-    if known == (1, 2) and int(patch) > 0:
-        return (Generation.V1_2_1,)
-    if known < (1, 1):
-        raise Problem(
-            Code.RUNTIME_UNSUPPORTED,
-            f"librkllmrt.so {version} is too old: Rockfill supports 1.1 to 1.3",
-            _ADVICE,
-            version=version,
-        )
+    major, minor, _ = version.split(".")
+    release = (int(major), int(minor))
+    if release in _UNSEEN:
+        return _UNSEEN[release]
+    what = "too old for" if release < min(_UNSEEN) else "not known to"
     raise Problem(
         Code.RUNTIME_UNSUPPORTED,
-        f"librkllmrt.so {version} is not known to this Rockfill, which supports 1.1 to 1.3",
+        f"librkllmrt.so {version} is {what} Rockfill, which supports 1.1 to 1.3",
         _ADVICE,
         version=version,
     )
 
 
-def _by_symbols(names: set[bytes]) -> tuple[Generation, ...]:
+def _by_symbols(image: bytes) -> tuple[Generation, ...]:
+    names = {name for name in _exported_names(image) if name.startswith(b"rkllm_")}
     if not {b"rkllm_init", b"rkllm_run"} <= names:
         raise Problem(
             Code.RUNTIME_UNSUPPORTED,
@@ -201,7 +208,7 @@ def _by_symbols(names: set[bytes]) -> tuple[Generation, ...]:
             symbols=sorted(name.decode(errors="replace") for name in names),
         )
     if b"rkllm_run_async" not in names:  # added in 1.1.0
-        return _by_version("1.0.0")
+        return _by_version("1.0.x")
     if b"rkllm_set_chat_template" not in names:  # added in 1.2.0
         return (Generation.V1_1,)
     if b"rkllm_get_kv_cache_size" not in names:  # added in 1.2.1

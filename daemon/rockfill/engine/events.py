@@ -6,11 +6,9 @@ Events of a child carry its `epoch`, the count of children started so far. `tick
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rockfill.errors import ProblemInfo
-    from rockfill.snapshots import Target
+from rockfill.errors import ProblemInfo
+from rockfill.snapshots import Target
 
 # ---- events
 

@@ -15,14 +15,17 @@ import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise
 
 TokensOf = Callable[[str], int]
 
 # Text is looked at in windows of this many characters for each token of room, widened while a window is all kept.
 # Code has 3 to 4 characters a token; runs of spaces have up to 16. What is denser than the last is not looked for.
-_WINDOW_CHARS = 8
+_WINDOW_CHARS = 6
 _MOST_CHARS = 64
+
+_CODE_CHARS = 3.6
+_GUESSES = 4
 
 # A block is to hold about a quarter of the room, and a line of code is about 10 tokens.
 _HYSTERESIS_SHARE = 4
@@ -92,8 +95,8 @@ def trim(
     `tokens_of` is called a few times, on text in proportion to the budget rather than to what came in.
     """
     budget = max(0, budget_tokens)
-    prefix_tokens = _count_up_to(context.prefix, budget, tokens_of)
-    suffix_tokens = _count_up_to(context.suffix, budget, tokens_of)
+    prefix_tokens, prefix_window = _measure(context.prefix, budget, tokens_of, from_end=True)
+    suffix_tokens, suffix_window = _measure(context.suffix, budget, tokens_of)
     used = prefix_tokens + suffix_tokens
     if used <= budget:
         room = budget - _in_steps(used, budget)
@@ -104,10 +107,10 @@ def trim(
     suffix_room = max(budget - int(budget * prefix_share), budget - _in_steps(prefix_tokens, budget))
     suffix_chars = len(context.suffix)
     if suffix_tokens > suffix_room:
-        suffix_chars, suffix_tokens = _head(context.suffix, suffix_room, tokens_of)
+        suffix_chars, suffix_tokens = _head(context.suffix[:suffix_window], suffix_room, tokens_of)
     prefix_start = 0
     if prefix_tokens > budget - suffix_tokens:
-        prefix_start, prefix_tokens = _tail(context.prefix, budget - suffix_tokens, tokens_of)
+        prefix_start, prefix_tokens = _tail(context.prefix, prefix_window, budget - suffix_tokens, tokens_of)
     return Trimmed(
         Context(context.prefix[prefix_start:], context.suffix[:suffix_chars], (), context.path),
         prefix_tokens + suffix_tokens,
@@ -122,16 +125,17 @@ def _in_steps(tokens: int, budget: int) -> int:
     return min(budget, -(-tokens // step) * step)
 
 
-def _count_up_to(text: str, limit: int, tokens_of: TokensOf) -> int:
-    """The tokens of `text`, or any number above `limit` if it has more than that."""
+def _measure(text: str, limit: int, tokens_of: TokensOf, *, from_end: bool = False) -> tuple[int, int]:
+    """The tokens of `text`, or any number above `limit` if it has more, and how many characters from its start (or
+    end) had to be looked at: where these are not all, `limit` tokens end within them."""
     chars = _WINDOW_CHARS * limit
     while chars < min(len(text), _MOST_CHARS * limit):
-        if tokens_of(text[-chars:]) > limit + 1:  # + 1: the cut itself may split a token
-            return limit + 1
+        if tokens_of(text[-chars:] if from_end else text[:chars]) > limit + 1:  # + 1: the cut may split a token
+            return limit + 1, chars
         chars *= 2
     if len(text) > _MOST_CHARS * limit:
-        return limit + 1
-    return tokens_of(text) if text else 0
+        return limit + 1, _MOST_CHARS * limit
+    return (tokens_of(text) if text else 0), len(text)
 
 
 def _last_files(
@@ -141,7 +145,7 @@ def _last_files(
     for file in reversed(files):
         extra = cost.each_tokens(file) + (0 if kept else cost.first_tokens)
         left = room - tokens - extra
-        text_tokens = _count_up_to(file.text, left, tokens_of) if left > 0 else 1
+        text_tokens = _measure(file.text, left, tokens_of)[0] if left > 0 else 1
         if text_tokens > left:
             break
         tokens += extra + text_tokens
@@ -154,27 +158,23 @@ def _head(text: str, room: int, tokens_of: TokensOf) -> tuple[int, int]:
 
     Plain line ends will do: while the prefix is typed the suffix does not change, and neither does its cut.
     """
-    chars = _WINDOW_CHARS * room
-    while chars < min(len(text), _MOST_CHARS * room) and tokens_of(text[:chars]) <= room:
-        chars *= 2
-    window = text[:chars]
-    search = _Search(lambda end: tokens_of(window[:end]), room, least=1, position=0, too_much=len(window) + 1)
-    if search.settles(_positions_after_newlines(window)):
+    search = _Search(lambda end: tokens_of(text[:end]), room, least=1, position=0, too_much=len(text) + 1)
+    if search.settles(_positions_after_newlines(text)):
         return search.position, search.tokens
     for step in (max(1, room), 1):
-        if search.settles(range(step, len(window) + 1, step)):
+        if search.settles(range(step, len(text) + 1, step)):
             break
     return search.position, search.tokens
 
 
-def _tail(text: str, room: int, tokens_of: TokensOf) -> tuple[int, int]:
-    """Where the kept end of `text` starts, and its tokens: on the coarsest block boundary that keeps half the room,
-    else on any line, else within a line, at steps counted from its start so that typing does not move the cut."""
+def _tail(text: str, window: int, room: int, tokens_of: TokensOf) -> tuple[int, int]:
+    """Where the kept end of `text` starts, within its last `window` characters, and its tokens.
+
+    On the coarsest block boundary that keeps half the room, else on any line, else within a line, at steps counted
+    from its start so that typing does not move the cut.
+    """
     size = len(text)
-    chars = _WINDOW_CHARS * room
-    while chars < min(size, _MOST_CHARS * room) and tokens_of(text[-chars:]) <= room:
-        chars *= 2
-    begin = max(0, size - chars)
+    begin = size - window
     search = _Search(lambda at: tokens_of(text[at:]), room, least=room // 2, position=size, too_much=begin - 1)
 
     starts = [begin + at for at in _positions_after_newlines(text[begin:])]
@@ -198,7 +198,10 @@ def _tail(text: str, room: int, tokens_of: TokensOf) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class _Search:
-    """The cut that keeps most among those tried: what `position` keeps fits, what `too_much` would keep does not."""
+    """The cut that keeps most among those tried: what `position` keeps fits, what `too_much` would keep does not.
+
+    Probes are guessed from the density of the last one, as each costs a tokenisation: 3 or so settle most texts.
+    """
 
     kept_by: Callable[[int], int]
     room: int
@@ -207,22 +210,26 @@ class _Search:
     too_much: int
     tokens: int = 0
 
-    def fits(self, at: int) -> bool:
-        tokens = self.kept_by(at)
-        if tokens <= self.room:
-            self.position, self.tokens = at, tokens
-            return True
-        self.too_much = at
-        return False
-
     def settles(self, candidates: Sequence[int]) -> bool:
-        """Bisect the ascending `candidates` between the two; whether what is kept has `least` tokens now."""
+        """Search the ascending `candidates` between the two; whether what is kept has `least` tokens now."""
         low = bisect_right(candidates, min(self.position, self.too_much))
         high = bisect_left(candidates, max(self.position, self.too_much))
-        kept_is_low = self.position < self.too_much
-        while low < high:
-            middle = (low + high) // 2
-            if self.fits(candidates[middle]) == kept_is_low:
+        forward = 1 if self.position < self.too_much else -1
+        origin, origin_tokens, chars_per_token = self.position, self.tokens, _CODE_CHARS
+        for probe in count():
+            if low >= high:
+                break
+            guess = bisect_left(candidates, origin + forward * int((self.room - origin_tokens) * chars_per_token))
+            middle = min(max(guess, low), high - 1) if probe < _GUESSES else (low + high) // 2
+            at = candidates[middle]
+            tokens = self.kept_by(at)
+            if tokens > origin_tokens:
+                chars_per_token = abs(at - origin) / (tokens - origin_tokens)
+            if tokens <= self.room:
+                self.position, self.tokens = at, tokens
+            else:
+                self.too_much = at
+            if (tokens <= self.room) == (forward > 0):
                 low = middle + 1
             else:
                 high = middle

@@ -32,8 +32,8 @@ class Marker:
 class Slot(Enum):
     """Where a template takes text in. PATH and TEXT belong to context files; TEXT always ends with a newline.
 
-    SPACE is the dummy prefix of SentencePiece: one space that clients do not write and an engine's `tokenize` does
-    not add, tokenised together with the text after it.
+    SPACE is SentencePiece's dummy prefix where clients do not write it: one space that an engine's `tokenize` does not
+    add by itself, tokenised together with the text after it.
     """
 
     SPACE = " "
@@ -220,14 +220,15 @@ DEEPSEEK_CODER = Family(
 
 # facebookresearch/codellama, llama/generation.py (infilling_prompt_tokens), and arXiv 2308.12950: the prefix is encoded
 # with SentencePiece's dummy prefix, suffix and middle without, so the engine must not strip a space from the first
-# piece that it generates. Clients write "<PRE> P <SUF>S <MID>": each of those spaces is part of a token or that dummy.
-_CL_PRE, _CL_SUF = Marker("▁<PRE>", "<PRE> "), Marker("▁<SUF>", " <SUF>")
+# piece that it generates. Clients write "<PRE> P <SUF>S <MID>": the first space is that dummy, the others are part of
+# the tokens, which the vocabulary names with U+2581.
+_CL_PRE, _CL_SUF = Marker("▁<PRE>", "<PRE>"), Marker("▁<SUF>", " <SUF>")
 _CL_MID, _CL_EOT = Marker("▁<MID>", " <MID>"), Marker("▁<EOT>", " <EOT>")
 CODELLAMA = Family(
     name="codellama",
     default_order="psm",
-    psm=Template((_CL_PRE, Slot.SPACE, _P, _CL_SUF, _S, _CL_MID)),
-    spm=Template((_CL_PRE, _CL_SUF, _S, _CL_MID, Slot.SPACE, _P)),
+    psm=Template((_CL_PRE, " ", _P, _CL_SUF, _S, _CL_MID)),
+    spm=Template((_CL_PRE, _CL_SUF, _S, _CL_MID, " ", _P)),
     stop_markers=(_CL_EOT, _CL_PRE, _CL_SUF, _CL_MID),
     bos=True,
 )

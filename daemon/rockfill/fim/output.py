@@ -20,7 +20,7 @@ _LOOP_UNIT_CHARS = 96
 _LOOP_TIMES = 4
 _LOOP_CHARS = 24
 _PROBE_CHARS = 8
-_WORD = re.compile(r"[^\W\d_]{3}")
+_WORD = re.compile(r"(?<![^\W_])[^\W\d_]{3}")  # three letters, but not of 0xff
 
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
 _QUOTES = "\"'`"
@@ -198,7 +198,8 @@ class OutputFilter:
             return _Cut(end, at, Ended("suffix"))
         if self._rest and text.endswith(self._rest, start, end):
             at = end - len(self._rest)
-            if _imbalance(text[:at]) < _imbalance(text[:end]):
+            # to close the first line as the suffix does is to write the suffix again; a later one may well end so
+            if _imbalance(text[:at]) - _imbalance(text[:end]) < (not start):
                 return _Cut(end, at, Ended("suffix"))
         return None
 
@@ -221,12 +222,12 @@ class OutputFilter:
         limit = len(text) - max((_tail_overlap(text, len(text), stop) for stop in self._stops), default=0)
         if self._mode == "raw":
             return limit
-        if not text[:limit].strip():
-            return 0
-        if text[limit - 1] == "\r":
+        if text[max(0, limit - 1) : limit] == "\r":
             limit -= 1
         safe = limit - (_tail_overlap(text, limit, self._rest) if self._rest else 0)
-        return min(safe, self._safe_lines(limit)) if self._mode == "block" else safe
+        if self._mode == "block":
+            safe = min(safe, self._safe_lines(limit))
+        return safe if text[:safe].strip() else 0
 
     def _safe_lines(self, limit: int) -> int:
         start = self._start_of_line(limit)

@@ -155,14 +155,16 @@ class Abi:
             made.role = b"user"  # as Rockchip's llm_demo.cpp does; whether NULL is allowed is not documented
         return made
 
-    def infer_param(self, max_new_tokens: int = 0) -> Struct:
+    def infer_param(self, max_new_tokens: int = 0, sampling: Struct | None = None) -> Struct:
         """An RKLLMInferParam that generates without history.
 
-        `max_new_tokens` is heeded from 1.3 on, 0 leaves what `init` was given; earlier only `init` can limit it.
+        From 1.3 on it carries a limit (0: that of `init`) and an RKLLMSamplingParam (None: as `init` had it) for this
+        run; earlier only `init` can set either, and both are left out.
         """
         made = self.InferParam()
-        if hasattr(made, "max_new_tokens"):
+        if hasattr(made, "sampling_params"):
             made.max_new_tokens = max_new_tokens
+            made.sampling_params = sampling if sampling is None else ctypes.pointer(sampling)
         return made
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rockfill.access.tokens import Scope
 from rockfill.decode import decode_request
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from rockfill.access.tokens import Scope
 
 Json = dict[str, Any]
 

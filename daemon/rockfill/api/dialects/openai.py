@@ -20,13 +20,13 @@ from rockfill.api.server import Route, read_json
 from rockfill.completion.service import CompletionRequest
 from rockfill.decode import MaxLength, Range, decode_request
 from rockfill.errors import Code, Problem
+from rockfill.fim.output import Mode
 from rockfill.fim.recognise import recognise
 from rockfill.link.messages import File
 from rockfill.session import Sampling
 
 if TYPE_CHECKING:
     from rockfill.completion.service import Completion, CompletionResult, CompletionService
-    from rockfill.fim.output import Mode
     from rockfill.snapshots import Target
     from rockfill.store.models import ModelStore
 
