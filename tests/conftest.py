@@ -1,6 +1,7 @@
-"""The ground rules of every test.
+"""The ground rules of every test, and the appliance that tests drive.
 
-`leaks.py` says what no test may leave behind, `not_run.py` how what could not be tested is told.
+`leaks.py` says what no test may leave behind, `limits.py` how long it may take, `not_run.py` how what could not be
+tested is told.
 """
 
 from __future__ import annotations
@@ -15,17 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytest_plugins = ["tests.leaks", "tests.not_run", "pytester"]
-
-# The rest have the limit of pyproject.toml.
-QUICK_FOLDERS = {"unit", "protocol"}
-QUICK_TIMEOUT_S = 10
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    quick = QUICK_FOLDERS & set(item.path.relative_to(item.config.rootpath).parts)
-    if quick and item.get_closest_marker("timeout") is None:
-        item.add_marker(pytest.mark.timeout(QUICK_TIMEOUT_S))
+pytest_plugins = ["tests.leaks", "tests.limits", "tests.not_run", "pytester"]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,14 +34,15 @@ from rockfill.engine.machine import Timeouts
 from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
 from rockfill.errors import Code, Problem
-from rockfill.store.models import ModelStore, target_at
+from rockfill.store.models import Fallback, ModelStore, target_at
+from rockfill.store.runtimes import find_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rockfill.config import Engine
     from rockfill.engine.process import Listener
-    from rockfill.snapshots import Target
+    from rockfill.link.messages import Load
     from rockfill.state import StateDir
 
 log = logging.getLogger(__name__)
@@ -75,10 +76,14 @@ async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -
     web_root = paths.web_root(options.web_root)
     token = state.token()
     models = ModelStore([paths.bundled_models(), state.path / "models"])
-    chosen = _choose(models, options.model, state.choices().model)
+    _choose(models, options.model, state.choices().model)
 
     access = Access(token)
-    supervisor = Supervisor(partial(_spawn, options.worker), _timeouts(config.engine), threads=config.engine.threads)
+    supervisor = Supervisor(
+        partial(_spawn, options.worker),
+        _timeouts(config.engine),
+        prepare_load=partial(_prepare_load, config, state.path),
+    )
     completions = CompletionService(
         supervisor,
         models.find,
@@ -120,7 +125,7 @@ async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -
         try:
             await web.SockSite(runner, listener).start()
             log.info("listening on %s:%d", *listener.getsockname()[:2])
-            loading = tasks.create_task(_load(supervisor, chosen, say), name="first load")
+            loading = tasks.create_task(_load(supervisor, models, say), name="first load")
             stopping = tasks.create_task(stop.wait(), name="wait for stop")
             await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not stop.is_set():
@@ -136,10 +141,10 @@ async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -
             await engine
 
 
-def _choose(models: ModelStore, wanted: str | None, remembered: str | None) -> Target:
+def _choose(models: ModelStore, wanted: str | None, remembered: str | None) -> None:
     """Make the wanted model the chosen one: a path, a name, the remembered one, or the bundled one."""
     if wanted is not None:
-        is_path = "/" in wanted or Path(wanted).suffix.lower() == ".gguf" or Path(wanted).exists()
+        is_path = "/" in wanted or Path(wanted).suffix.lower() in (".gguf", ".rkllm") or Path(wanted).exists()
         target = target_at(Path(wanted)) if is_path else models.find(wanted)
     else:
         try:
@@ -148,18 +153,37 @@ def _choose(models: ModelStore, wanted: str | None, remembered: str | None) -> T
             log.warning("%s", problem.message)
             target = models.find(DEFAULT_MODEL)
     models.choose(target)
-    return target
+
+
+def _prepare_load(config: Config, state_dir: Path, load: Load) -> Load:
+    """The load with what this machine's configuration says; `runtime_missing` where the NPU engine has none."""
+    if load.engine != "rkllm":
+        return replace(load, threads=config.engine.threads)
+    library = find_runtime(config.rkllm.library or os.environ.get("ROCKFILL_RKLLM_LIBRARY", ""), state_dir)
+    return replace(
+        load,
+        library=str(library),
+        context_tokens=config.rkllm.context_tokens,
+        base_domain_id=config.rkllm.base_domain_id,
+        embed_flash=config.rkllm.embed_flash,
+    )
 
 
 async def _spawn(argv: Sequence[str], listener: Listener) -> Child:
     return await Child.spawn(argv, listener, os.environ)
 
 
-async def _load(supervisor: Supervisor, target: Target, say: Callable[[str], None]) -> None:
+async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str], None]) -> None:
+    """Load the chosen model; where the NPU can't run it, the bundled one on the CPU instead, and say why."""
+    target = models.chosen
+    assert target is not None
     try:
         await supervisor.ensure_ready(target)
     except Problem as problem:
-        say(f"The model {target.name} is not running: {problem.message} {problem.advice}")
+        say(f"The model {target.name} is not running: {problem.message} {problem.advice}".rstrip())
+        if target.engine == "rkllm":
+            models.choose(models.find(DEFAULT_MODEL), Fallback(target, problem.info))
+            await _load(supervisor, models, say)
     else:
         facts = supervisor.snapshot.facts
         runtime = f" on {facts.runtime}" if facts else ""

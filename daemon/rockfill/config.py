@@ -42,6 +42,16 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
+class Rkllm:
+    """The NPU engine. `library` "" means: the best one that is installed."""
+
+    library: str = ""
+    context_tokens: Annotated[int, Range(256, 16384)] = 2048
+    base_domain_id: Annotated[int, Range(0, 15)] = 0
+    embed_flash: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     max_queue: Annotated[int, Range(0, 10_000)] = 64
 
@@ -50,6 +60,7 @@ class Completion:
 class Config:
     server: Server = field(default_factory=Server)
     engine: Engine = field(default_factory=Engine)
+    rkllm: Rkllm = field(default_factory=Rkllm)
     completion: Completion = field(default_factory=Completion)
 
 

@@ -46,6 +46,17 @@ class Code(StrEnum):
     REQUEST_CRASHES_ENGINE = "request_crashes_engine"
     NPU_WEDGED = "npu_wedged"
     MODEL_BUSY = "model_busy"
+    RUNTIME_MISSING = "runtime_missing"
+    TOKENIZER_MISSING = "tokenizer_missing"
+    DRIVER_TOO_OLD = "driver_too_old"
+    OUT_OF_NPU_MEMORY = "out_of_npu_memory"
+    PLATFORM_MISMATCH = "platform_mismatch"
+    MODEL_TOO_NEW = "model_too_new"
+    MODEL_TOO_OLD = "model_too_old"
+    CONTEXT_TOO_LONG = "context_too_long"
+    NPU_UNAVAILABLE = "npu_unavailable"
+    NPU_FAILED = "npu_failed"
+    TOO_MANY_FILES = "too_many_files"
 
     # host: the machine that Rockfill runs on
     ADDRESS_IN_USE = "address_in_use"

@@ -16,10 +16,12 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rockfill.errors import Code, Problem, ProblemInfo
-from rockfill.hardware.process import forbid_core_dumps, prefer_as_oom_victim
+from rockfill.hardware.cpus import big_cores
+from rockfill.hardware.process import allow_many_files, forbid_core_dumps, prefer_as_oom_victim
 from rockfill.link import messages
 from rockfill.link.codec import encode, worker_side
 from rockfill.prompting import Prompter
@@ -220,7 +222,17 @@ def _open_llama(load: messages.Load) -> Session:
     return LlamaSession(load.path, load.threads)
 
 
-ENGINES: Mapping[str, OpenSession] = {"llama": _open_llama}
+def _open_rkllm(load: messages.Load) -> Session:
+    from rockfill.rkllm.session import RkllmOptions, RkllmSession
+
+    assert load.library is not None, "the daemon chooses the runtime"
+    allow_many_files()
+    cpu_mask = sum(1 << core for core in big_cores())
+    options = RkllmOptions(load.context_tokens, load.base_domain_id, load.embed_flash, cpu_mask)
+    return RkllmSession(Path(load.path), Path(load.library), options)
+
+
+ENGINES: Mapping[str, OpenSession] = {"llama": _open_llama, "rkllm": _open_rkllm}
 
 
 def main(argv: Sequence[str], engines: Mapping[str, OpenSession] = ENGINES) -> None:

@@ -49,6 +49,10 @@ def status(arguments: argparse.Namespace) -> int:
         print(json.dumps(value, indent=1))
     else:
         print(status_line(value))
+        instead_of = value["instead_of"]
+        if instead_of:
+            problem = instead_of["problem"]
+            print(f"instead of {instead_of['model']['name']}: {problem['message']} {problem['advice']}".rstrip())
         problem = value["problem"]
         if problem:
             print(f"{problem['message']} {problem['advice']}".rstrip())

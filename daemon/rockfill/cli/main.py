@@ -81,6 +81,17 @@ def parser() -> argparse.ArgumentParser:
     _remote(status)
     status.set_defaults(run="status")
 
+    runtime = commands.add_parser("runtime", help="Rockchip's RKLLM runtime")
+    runtime_commands = runtime.add_subparsers(dest="runtime_command", metavar="COMMAND", required=True)
+    inspect = runtime_commands.add_parser(
+        "inspect",
+        help="what a librkllmrt.so is",
+        description="Identify a librkllmrt.so from its bytes, without loading it.",
+    )
+    inspect.add_argument("file", metavar="FILE")
+    inspect.add_argument("--json", action="store_true", help="print it as JSON")
+    inspect.set_defaults(run="runtime_inspect")
+
     token = commands.add_parser("token", help="print the token that clients need")
     token.add_argument("--state-dir", metavar="DIR", help="the state directory to read it from")
     token.set_defaults(run="token")
@@ -136,6 +147,10 @@ def _run(arguments: argparse.Namespace) -> int:
             from rockfill.cli import serving
 
             return serving.config_check(arguments)
+        case "runtime_inspect":
+            from rockfill.cli import serving
+
+            return serving.runtime_inspect(arguments)
         case "complete":
             from rockfill.cli import asking
 

@@ -7,11 +7,13 @@ import json
 import logging
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rockfill import config, paths
 from rockfill.errors import Code, Problem
 from rockfill.state import StateDir, read_token
+from rockfill.store import runtimes
 
 if TYPE_CHECKING:
     import argparse
@@ -58,6 +60,21 @@ def config_check(arguments: argparse.Namespace) -> int:
         print(json.dumps(asdict(loaded), indent=1))
     else:
         print(f"{path}: fine" if path else "No configuration file; the defaults are in force.")
+    return 0
+
+
+def runtime_inspect(arguments: argparse.Namespace) -> int:
+    """Print what a library is, as far as its bytes tell."""
+    identity = runtimes.inspect(Path(arguments.file))
+    if arguments.json:
+        print(json.dumps(asdict(identity), indent=1))
+        return 0
+    generation = identity.generation or " or ".join(identity.candidates) + " (its defaults will tell)"
+    print(f"version       {identity.version or 'not told'}")
+    print(f"generation    {generation}")
+    print(f"architecture  {identity.architecture or 'unknown'}")
+    print(f"found by      {identity.found_by.replace('_', ' ')}")
+    print(f"git blob id   {identity.blob_id}")
     return 0
 
 

@@ -52,7 +52,17 @@ BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 SLOW_RETRY_S = 600.0
 
 # Load failures that another try can mend without anybody doing anything. All others wait for a person.
-TRANSIENT = frozenset({Code.ENGINE_CRASHED, Code.ENGINE_HUNG, Code.ENGINE_START_FAILED, Code.LINK_BROKEN})
+TRANSIENT = frozenset(
+    {
+        Code.ENGINE_CRASHED,
+        Code.ENGINE_HUNG,
+        Code.ENGINE_START_FAILED,
+        Code.LINK_BROKEN,
+        Code.NPU_UNAVAILABLE,
+        Code.NPU_FAILED,
+        Code.OUT_OF_NPU_MEMORY,
+    }
+)
 
 # A process that SIGKILL has not ended by then sits in the kernel, in state D.
 REAP_S = 5.0
@@ -140,6 +150,7 @@ Step = tuple[State, tuple[Effect, ...]]
 
 CANCELLED = ProblemInfo(Code.CANCELLED, "The request was cancelled.")
 UNLOADED = ProblemInfo(Code.ENGINE_STOPPED, "The model was unloaded.", "Ask again, or load a model.")
+LINK_ENDED = ProblemInfo(Code.LINK_BROKEN, "The engine's process ended its link, but not itself, and was killed.")
 CLOSING = ProblemInfo(Code.ENGINE_STOPPED, "Rockfill is shutting down.", "Ask again when it is back.")
 
 
@@ -173,7 +184,8 @@ def _want(state: State, waiter: Waiter, target: Target, *, insists: bool) -> Ste
     match state.phase:
         case Phase.STOPPED:
             return _spawn(replace(state, waiters=waiting, target=target, attempts=0))
-        case Phase.FAILED if state.problem is not None and state.problem.code is Code.NPU_WEDGED:
+        case Phase.FAILED if _is_wedged(state):
+            assert state.problem is not None
             return state, _answer(waiter, state.problem)
         case Phase.FAILED if not same or insists:
             return _spawn(replace(state, waiters=waiting, target=target, attempts=0))
@@ -234,15 +246,14 @@ def _unload(state: State, event: Unload) -> Step:
     match state.phase:
         case Phase.STOPPED:
             return state, ()
-        case Phase.FAILED if state.problem is not None and state.problem.code is Code.NPU_WEDGED:
+        case Phase.FAILED if _is_wedged(state):
             return state, ()
         case Phase.FAILED:
             return replace(state, phase=Phase.STOPPED, target=None, problem=None, deadline=None, attempts=0), ()
-        case Phase.STOPPING if state.then is Next.CLOSE:
+        case Phase.STOPPING if state.then in (Next.IDLE, Next.CLOSE):
             return state, ()
         case Phase.STOPPING:
-            left = replace(state, then=Next.IDLE, waiters=(), problem=None)
-            return left, _answers(state.waiters, UNLOADED)
+            return replace(state, then=Next.IDLE, waiters=()), _answers(state.waiters, UNLOADED)
         case _:
             told = _answers(state.waiters, UNLOADED)
             return _then(_stop(replace(state, waiters=(), problem=None), Next.IDLE, UNLOADED), told)
@@ -251,7 +262,7 @@ def _unload(state: State, event: Unload) -> Step:
 def _restart(state: State, event: Restart) -> Step:
     if state.target is None or state.phase in (Phase.STOPPED, Phase.STOPPING):
         return state, ()
-    if state.problem is not None and state.problem.code is Code.NPU_WEDGED:
+    if _is_wedged(state):
         return state, ()
     fresh = replace(state, attempts=0, crashers=())
     if state.phase is Phase.FAILED:
@@ -265,7 +276,7 @@ def _close(state: State, event: Close) -> Step:
     if state.phase in (Phase.STOPPED, Phase.FAILED):
         return replace(state, phase=Phase.CLOSED, waiters=(), deadline=None), told
     if state.phase is Phase.STOPPING:
-        return replace(state, then=Next.CLOSE, waiters=()), told
+        return (state if state.then is Next.CLOSE else replace(state, then=Next.CLOSE, waiters=())), told
     return _then(_stop(replace(state, waiters=()), Next.CLOSE, CLOSING), told)
 
 
@@ -326,8 +337,8 @@ def _link_lost(state: State, event: LinkLost) -> Step:
 def _exited(state: State, event: Exited) -> Step:
     """The child is gone. A job that was still in it ends now, with whatever explains the exit."""
     problem = event.problem
-    if state.phase is Phase.STOPPING and state.then is Next.FAIL and state.problem is not None:
-        problem = state.problem
+    if state.problem is not None and _ends_unasked(state):
+        problem = state.problem  # it was ended for that; the exit status only tells of our own signal
     told: tuple[Effect, ...] = ()
     if state.running is not None:
         told = (EndRun(state.running.ticket, problem),)
@@ -340,9 +351,9 @@ def _exited(state: State, event: Exited) -> Step:
             return replace(gone, phase=Phase.STOPPED, target=None, problem=None), told
         case Phase.STOPPING, Next.LOAD:
             return _then(_spawn(gone), told)
-        case Phase.FAILED, _:  # one that could not be killed has gone after all
+        case Phase.FAILED, _ if _is_wedged(state):  # one that could not be killed has gone after all
             return replace(gone, phase=Phase.STOPPED, target=None, problem=None), told
-        case Phase.STOPPED, _:
+        case Phase.STOPPED | Phase.FAILED, _:
             return state, ()
         case _:
             return _then(_retry_or_fail(replace(gone, problem=problem), problem), told)
@@ -362,10 +373,12 @@ def _retry_or_fail(state: State, problem: ProblemInfo) -> Step:
 
 def _deadline_passed(state: State, event: DeadlinePassed) -> Step:
     assert state.deadline is not None
-    limit = state.deadline.limit
+    limit, seconds = state.deadline.limit, state.deadline.seconds
     if limit is Limit.RETRY:
         return _spawn(state)
     if limit is Limit.STOP:
+        if state.problem is None and _ends_unasked(state):
+            state = replace(state, problem=LINK_ENDED)
         return _timed(state, Limit.REAP, REAP_S), (Kill(),)
     if limit is Limit.REAP:
         wedged = ProblemInfo(
@@ -379,7 +392,7 @@ def _deadline_passed(state: State, event: DeadlinePassed) -> Step:
         phase = Phase.CLOSED if state.then is Next.CLOSE else Phase.FAILED
         wedged_state = replace(state, phase=phase, problem=wedged, waiters=(), running=None, deadline=None, then=None)
         return wedged_state, told
-    hung = replace(state, phase=Phase.STOPPING, then=Next.FAIL, problem=_hung(limit, state.deadline.seconds))
+    hung = replace(state, phase=Phase.STOPPING, then=Next.FAIL, problem=_hung(limit, seconds))
     return _timed(hung, Limit.REAP, REAP_S), (Kill(),)
 
 
@@ -452,6 +465,15 @@ def _answers(waiters: tuple[Waiter, ...], problem: ProblemInfo) -> tuple[Effect,
 
 def _is_running(state: State, ticket: int) -> bool:
     return state.phase is Phase.BUSY and state.running is not None and state.running.ticket == ticket
+
+
+def _is_wedged(state: State) -> bool:
+    return state.problem is not None and state.problem.code is Code.NPU_WEDGED
+
+
+def _ends_unasked(state: State) -> bool:
+    """Whether nobody asked the stopping child to go, or its job is still to be told why."""
+    return state.then is Next.FAIL or (state.then is not None and state.running is not None)
 
 
 def _awaits(state: State, limit: Limit) -> bool:

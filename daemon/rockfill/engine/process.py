@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from rockfill.compat.runtime_log import problem_of
 from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.link.codec import daemon_side, encode
 
@@ -25,7 +27,19 @@ log = logging.getLogger(__name__)
 output_log = logging.getLogger("rockfill.worker")
 
 # What of the daemon's environment a worker gets; tokens and proxies are none of its business.
-ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
+ENVIRONMENT = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+    "ROCKFILL_SYSFS_ROOT",
+)
+# The engines' own variables (RKLLM_LOG_LEVEL, RKNN_LOG_LEVEL, OMP_NUM_THREADS and the like).
+ENVIRONMENT_PREFIXES = ("RKLLM_", "RKNN_", "OMP_")
 
 KEPT_LINES = 200
 LINE_BYTES = 4096
@@ -163,8 +177,12 @@ class Child:
 
 
 def explain(status: int, lines: Sequence[str]) -> ProblemInfo:
-    """Why a worker ended that nobody had asked to: by its exit status (negative: a signal), with its last words."""
+    """Why a worker ended that nobody had asked to end: by what the runtime is known to print before it does, else by
+    the exit status (negative: a signal). The last lines are in the detail."""
     detail: dict[str, object] = {"exit_status": status, "last_lines": list(lines[-20:])}
+    known = problem_of(lines)
+    if known is not None:
+        return replace(known, detail={**(known.detail or {}), **detail})
     if status == -signal.SIGKILL:
         message = "The engine's process was killed (SIGKILL)."
         advice = "If nobody did that by hand, the machine ran out of memory: choose a smaller variant or model."
@@ -185,7 +203,11 @@ def _signal_name(number: int) -> str:
 
 
 def _worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    chosen = {name: environment[name] for name in ENVIRONMENT if name in environment}
+    chosen = {
+        name: value
+        for name, value in environment.items()
+        if name in ENVIRONMENT or name.startswith(ENVIRONMENT_PREFIXES)
+    }
     return {**chosen, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from rockfill.compat.runtime_log import facts_of, load_failed, problem_of
 from rockfill.engine import events as ev
 from rockfill.engine import machine
 from rockfill.errors import Code, Problem, ProblemInfo
@@ -17,6 +18,7 @@ from rockfill.snapshots import EngineSnapshot, Phase
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from rockfill.compat.runtime_log import RuntimeFacts
     from rockfill.engine.process import Child, Listener
     from rockfill.session import ModelFacts, Run
     from rockfill.snapshots import Target
@@ -109,11 +111,12 @@ class Supervisor:
         spawn: Spawner,
         timeouts: machine.Timeouts,
         *,
-        threads: int = 0,
+        prepare_load: Callable[[messages.Load], messages.Load] = lambda load: load,
         changed: Callable[[EngineSnapshot], None] = lambda snapshot: None,
     ) -> None:
+        """`prepare_load` completes a `Load` with what this machine and its configuration say, or raises a `Problem`."""
         self._spawn = spawn
-        self._threads = threads
+        self._prepare_load = prepare_load
         self._changed = changed
         self._state = machine.State(timeouts)
         self._queue: asyncio.Queue[ev.Event] = asyncio.Queue()
@@ -136,6 +139,11 @@ class Supervisor:
     def last_lines(self) -> tuple[str, ...]:
         """What the present worker, or the last one, printed last."""
         return tuple(self._child.lines) if self._child is not None else ()
+
+    @property
+    def runtime_facts(self) -> RuntimeFacts:
+        """What the RKLLM runtime said of itself and the machine at its last load."""
+        return facts_of(self.last_lines)
 
     # ---- wishes
 
@@ -212,7 +220,11 @@ class Supervisor:
                 except Problem as problem:
                     self._queue.put_nowait(ev.Exited(epoch, problem.info))
             case ev.SendLoad(target):
-                self._tell(messages.Load(target.engine, target.path, target.family, threads=self._threads))
+                load = messages.Load(target.engine, target.path, target.family)
+                try:
+                    self._tell(self._prepare_load(load))
+                except Problem as problem:
+                    self._queue.put_nowait(ev.LoadFailed(self._state.epoch, problem.info))
             case ev.SendGenerate(ticket):
                 self._tell(self._generations[ticket].request)
             case ev.SendAbort(ticket):
@@ -300,7 +312,8 @@ class Supervisor:
                 self._queue.put_nowait(ev.RunEnded(epoch, ticket))
                 self.ended(ticket, run, None)
             case messages.Failed(None):
-                self._queue.put_nowait(ev.LoadFailed(epoch, message.problem))
+                # What the library printed before was written before; one turn of the loop later it has been read.
+                asyncio.get_running_loop().call_soon(self._load_failed, epoch, message.problem)
             case messages.Failed(ticket):
                 assert ticket is not None
                 self._queue.put_nowait(ev.RunEnded(epoch, ticket, message.problem))
@@ -310,9 +323,23 @@ class Supervisor:
                 self._queue.put_nowait(ev.HelloCame(epoch))
             case messages.Loaded(facts, fim_order):
                 self._facts, self._fim_order = facts, fim_order
-                self._queue.put_nowait(ev.LoadDone(epoch))
+                asyncio.get_running_loop().call_soon(self._loaded, epoch)
             case messages.Pong() | messages.Tokenized():
                 pass
+
+    def _loaded(self, epoch: int) -> None:
+        if load_failed(self.last_lines):
+            broken = ProblemInfo(Code.INVALID_MODEL, "The runtime could not load the model.", "Choose another variant.")
+            self._load_failed(epoch, broken)
+        else:
+            self._queue.put_nowait(ev.LoadDone(epoch))
+
+    def _load_failed(self, epoch: int, problem: ProblemInfo) -> None:
+        """A load failed; the library's lines may know better why."""
+        known = problem_of(self.last_lines) if problem.code in (Code.ENGINE_FAILED, Code.INVALID_MODEL) else None
+        lines = {"last_lines": list(self.last_lines[-20:])}
+        told = known or problem
+        self._queue.put_nowait(ev.LoadFailed(epoch, replace(told, detail={**(told.detail or {}), **lines})))
 
     def lost(self, epoch: int, problem: ProblemInfo | None) -> None:
         self._queue.put_nowait(ev.LinkLost(epoch, problem))

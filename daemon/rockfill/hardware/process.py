@@ -13,6 +13,15 @@ def prefer_as_oom_victim() -> None:
         Path("/proc/self/oom_score_adj").write_text("500", "ascii")
 
 
+def allow_many_files() -> None:
+    """Raise the limit of open files as far as it goes: each buffer on the NPU is one, and Rockchip's own server asks
+    for 102,400."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 102_400 if hard == resource.RLIM_INFINITY else min(102_400, hard)
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def forbid_core_dumps() -> None:
     """No core file: it would hold gigabytes of weights, and the user's code."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)

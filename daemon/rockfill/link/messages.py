@@ -43,15 +43,18 @@ class Trimmed:
 class Load:
     """Load a model. `engine` names the session to use; `family` whose fill-in-the-middle template it speaks.
 
-    `context_tokens` asks for at most so much context, 0 for what the model has (within the engine's own bound).
+    `threads` is for the CPU engine (0: every core that it may use), the rest for the RKLLM runtime.
     """
 
     TYPE: ClassVar = "load"
     engine: str
     path: str
     family: str | None = None
-    context_tokens: int = 0
     threads: int = 0
+    library: str | None = None
+    context_tokens: int = 2048
+    base_domain_id: int = 0
+    embed_flash: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rockfill.decode import DecodeError, decode
-from rockfill.errors import Code, Problem
+from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.fim.families import family_of
 from rockfill.snapshots import Target
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MANIFEST = "manifest.json"
-ENGINE_OF_SUFFIX = {".gguf": "llama"}
+ENGINE_OF_SUFFIX = {".gguf": "llama", ".rkllm": "rkllm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,14 @@ class Manifest:
     description: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """The model that was wanted, and why another one runs."""
+
+    target: Target
+    problem: ProblemInfo
+
+
 class ModelStore:
     """The models that can be run: those in the given directories, and one given by its path."""
 
@@ -40,6 +48,7 @@ class ModelStore:
         """Each of `directories` holds one directory per model. One that is not there holds none."""
         self._targets = [target for directory in directories for target in _targets_in(directory)]
         self._chosen: Target | None = None
+        self.instead_of: Fallback | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -50,11 +59,12 @@ class ModelStore:
         """The model for requests that name none."""
         return self._chosen
 
-    def choose(self, target: Target) -> None:
-        """Make `target` the one for requests that name none."""
+    def choose(self, target: Target, instead_of: Fallback | None = None) -> None:
+        """Make `target` the one for requests that name none. `instead_of` says what could not be run."""
         if target not in self._targets:
             self._targets.append(target)
         self._chosen = target
+        self.instead_of = instead_of
 
     def find(self, name: str) -> Target:
         """The model called `name`; "" is the chosen one. Raises `model_not_found`."""
@@ -85,17 +95,17 @@ def target_at(path: Path) -> Target:
     if engine is None and path.is_dir():
         candidates = sorted(file for file in path.iterdir() if file.suffix.lower() in ENGINE_OF_SUFFIX)
         if len(candidates) == 1:
-            return target_at(candidates[0])
+            return replace(target_at(candidates[0]), name=path.resolve().name.lower())
         raise Problem(
             Code.UNSUPPORTED,
             f"The directory {path} holds {len(candidates) or 'no'} model files.",
-            "Name one model file (.gguf), or a directory with exactly one.",
+            "Name one model file (.gguf or .rkllm), or a directory with exactly one.",
         )
     if engine is None:
         raise Problem(
             Code.UNSUPPORTED,
             f"{path.name} is not a kind of model file that Rockfill runs.",
-            "Use a GGUF file (.gguf).",
+            "Use a .rkllm file on a board with the NPU, or a GGUF file (.gguf) on the CPU.",
         )
     family = family_of(path.name)
     return Target(

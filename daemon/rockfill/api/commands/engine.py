@@ -27,13 +27,20 @@ class LoadParameters:
 
 
 @command("engine.get", scope=Scope.READ)
-async def get(_: NoParameters, supervisor: Supervisor, completions: CompletionService) -> Json:
-    """The engine's state and its reason, the model, and what it runs on."""
+async def get(_: NoParameters, supervisor: Supervisor, completions: CompletionService, models: ModelStore) -> Json:
+    """The engine's state and its reason, the model, what it runs on, and what that runs instead of."""
     snapshot = supervisor.snapshot
     facts = snapshot.facts
+    fallback = models.instead_of
     return {
         "state": snapshot.phase.value,
         "model": model_value(snapshot.target) if snapshot.target else None,
+        "instead_of": {
+            "model": model_value(fallback.target),
+            "problem": _problem_value(fallback.problem),
+        }
+        if fallback
+        else None,
         "problem": _problem_value(snapshot.problem) if snapshot.problem else None,
         "runtime": facts.runtime if facts else None,
         "context_tokens": facts.context_tokens if facts else None,
