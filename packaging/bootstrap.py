@@ -75,19 +75,16 @@ def install_debian(packages: list[DebianPackage]) -> bool:
 
 def make_venv() -> None:
     """Leave a `.venv` whose interpreter runs and has pip; one that is there and works is kept."""
-    if (
-        PYTHON.exists()
-        and subprocess.run([PYTHON, "-c", "import pip"], check=False, capture_output=True).returncode == 0
-    ):
+    works = [PYTHON, "-c", "import pip"]
+    if PYTHON.exists() and subprocess.run(works, check=False, capture_output=True).returncode == 0:
         return
+    # Resolved, so that .venv breaks visibly, and is made anew, where an upgrade brings another python3.
+    interpreter = Path(sys.executable).resolve()
     if importlib.util.find_spec("ensurepip") is None:  # Debian keeps it apart from python3
-        interpreter = Path(sys.executable).resolve()
         default = Path("/usr/bin/python3").resolve() == interpreter
         name = "python3-venv" if default else f"{interpreter.name}-venv"
         if not install_debian([DebianPackage(name, "", f"{interpreter} cannot make a virtual environment without it")]):
             sys.exit("No virtual environment was made.")
-    # The resolved interpreter: where a later Debian has another python3, .venv breaks visibly and is made anew.
-    interpreter = Path(sys.executable).resolve()
     subprocess.run([interpreter, "-m", "venv", "--clear", VENV], check=True)
 
 

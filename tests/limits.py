@@ -1,11 +1,20 @@
-"""A pytest plugin: unit and protocol tests have 10 s, the rest what pyproject.toml gives; a test's own limit stands."""
+"""A pytest plugin: how long a test may take.
+
+Unit and protocol tests have 10 s, the rest what pyproject.toml gives; a test's own limit stands. There is none on one
+example of a property: what that takes depends on what else the machine is doing.
+"""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 QUICK_FOLDERS = {"unit", "protocol"}
 QUICK_TIMEOUT_S = 10
+
+# On top of the profile that hypothesis itself chose: in CI it is one without randomness.
+settings.register_profile("rockfill", settings.default, deadline=None)
+settings.load_profile("rockfill")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

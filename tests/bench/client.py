@@ -96,7 +96,8 @@ class Connection:
         """What comes, to the first event that carries text."""
         raw = bytearray(self._receive())
         while TEXT.search(raw) is None:
-            assert raw.startswith(b"HTTP/1.1 200") and not raw.endswith(END_OF_CHUNKS), bytes(raw)
+            assert raw.startswith(b"HTTP/1.1 200"), raw
+            assert not raw.endswith(END_OF_CHUNKS), raw
             raw += self._receive()
         return raw
 

@@ -41,7 +41,7 @@ for part in (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. `floor` is the limit that the project set itself, for the median, None if there is none."""
+    """One line of the table. `floor` is the most that the project allows itself for the median, None where it set none."""
 
     name: str
     unit: str

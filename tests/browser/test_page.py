@@ -137,6 +137,7 @@ def test_the_buttons_do_what_the_keys_do(page: Page, appliance: Appliance) -> No
     editor(page).fill(ADD)
     page.get_by_role("button", name="Complete").click()
     expect(page.get_by_role("button", name="Accept")).to_be_enabled()
+    expect(editor(page)).to_be_focused()  # a phone's keyboard stays where it is
     offered = ghost(page).text_content() or ""
     page.get_by_role("button", name="Accept").click()
     expect(editor(page)).to_have_value(re.compile("^" + re.escape(ADD + offered)))
@@ -191,16 +192,53 @@ def test_anything_else_drops_what_is_offered(page: Page, appliance: Appliance, k
     expect(ghost(page)).to_be_empty()
 
 
-@pytest.mark.parametrize("key", ["Escape", "x", "ArrowLeft"])
-def test_giving_up_ends_the_request(page: Page, appliance: Appliance, key: str) -> None:
-    sign_in(page, appliance)
-    held: list[Route] = []
-    page.route(COMPLETIONS, lambda route: held.append(route))
-    with page.expect_request(COMPLETIONS) as asked:
+def test_giving_up_ends_the_run_on_the_appliance(page: Page, scripted: ScriptedAppliance) -> None:
+    scripted.script(text="a + b", prefill_s=3600)
+    sign_in(page, scripted)
+    for key in ("Escape", "x", "ArrowLeft"):
         ask_at_the_end_of(page, ADD)
-    with page.expect_event("requestfailed", lambda request: request == asked.value):
+        scripted.wait_for_state("busy")
         page.keyboard.press(key)
-    assert asked.value.failure == "net::ERR_ABORTED"
+        page.keyboard.press("Escape")  # typing asks again by itself
+        scripted.wait_for_state("ready")
+
+
+REST_CASES = [
+    # offered so far, still streaming, the text at the cursor in place of the "|" of "(|)", what is left
+    ("abc", True, "", "abc"),
+    ("abc", False, "ab", "c"),
+    ("abc", False, "abc", ""),
+    ("abc", False, "abcd", None),
+    ("abc", True, "abcd", ""),  # ahead of the stream: the next piece tells
+    ("", True, "a", None),
+    ("abc", True, "b", None),
+    ("a\nb", True, "a\n", "b"),
+]
+WORDS = [
+    ("return a + b", "return"),
+    (" a + b", " a"),
+    (" += b", " +="),
+    ("\n    größe_2 = 1", "\n    größe_2"),
+    ("()", "()"),
+    ("  ", "  "),
+]
+
+
+def test_what_is_left_of_an_offer_and_its_first_word(page: Page, appliance: Appliance) -> None:
+    page.goto(address(appliance))
+    rests = page.evaluate(
+        """async (cases) => {
+            const { Offer } = await import("./static/offer.js");
+            return cases.map(([text, streaming, typed]) =>
+                Object.assign(new Offer("(", ")"), { text, streaming }).rest(`(${typed})`, 1 + typed.length));
+        }""",
+        REST_CASES,
+    )
+    assert rests == [left for *_, left in REST_CASES]
+    words = page.evaluate(
+        "async (texts) => texts.map((await import('./static/offer.js')).firstWord)", [text for text, _ in WORDS]
+    )
+    assert words == [word for _, word in WORDS]
 
 
 def test_the_request_holds_the_text_around_the_cursor_and_the_mode(page: Page, appliance: Appliance) -> None:
@@ -268,7 +306,7 @@ def test_a_session_that_ended_brings_the_form_and_keeps_the_text(page: Page, app
 
 def test_nothing_is_complained_about_in_the_console(page: Page, appliance: Appliance) -> None:
     said: list[ConsoleMessage] = []
-    page.on("console", said.append)
+    page.on("console", lambda message: said.append(message))
     sign_in(page, appliance)
     ask_at_the_end_of(page, ADD)
     expect(ghost(page)).to_have_text(SOMETHING)
@@ -384,11 +422,16 @@ def test_a_narrow_phone_needs_no_sideways_scrolling(page: Page, appliance: Appli
 
 
 def test_the_page_works_below_a_path(page: Page, appliance: Appliance) -> None:
-    def forward(route: Route) -> None:
-        route.fulfill(response=route.fetch(url=route.request.url.replace("/below/a/path/", "/")))
-
-    page.route("**/below/a/path/**", forward)
-    page.goto(f"http://127.0.0.1:{appliance.port}/below/a/path/#token={appliance.token}")
+    """As behind a proxy: every address it uses is relative."""
+    prefix = f"http://127.0.0.1:{appliance.port}/below/a/path/"
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.route(
+        prefix + "**",
+        lambda route: route.fulfill(response=route.fetch(url=route.request.url.replace(prefix, f"{appliance.url}/"))),
+    )
+    page.goto(f"{prefix}#token={appliance.token}")
     expect(page.locator("#engine")).to_contain_text("ready")
     ask_at_the_end_of(page, ADD)
     expect(ghost(page)).to_have_text(SOMETHING)
+    assert [url for url in asked if not url.startswith(prefix)] == []

@@ -18,7 +18,7 @@ LAYERS = (
     "errors",
     "decode session",
     "config paths snapshots bus state link fim compat",
-    "rkllm llama hub store hardware",
+    "rkllm llama hub store hardware prompting",
     "engine",
     "completion downloads clocks telemetry access doctor",
     "api client",
@@ -91,8 +91,8 @@ def _breaches(module: str, tree: ast.Module, path: Path) -> Iterator[tuple[int, 
 
 def _wrong_way(unit: str, imported: Import) -> str | None:
     target = imported.target.split(".")[1] if "." in imported.target else ""
-    if target == unit or (target.startswith("__") and target not in LEVEL):
-        return None  # within one unit, or an attribute of the package itself, such as __version__
+    if target in ("", unit) or (target.startswith("__") and target not in LEVEL):
+        return None  # within one unit, or the package itself and what it holds, such as __version__
     if target not in LEVEL:
         return f"imports {imported.target}, which has no place in the table of layers"
     if not unit:

@@ -32,6 +32,7 @@ def _check(root: Path, files: dict[str, str]) -> list[str]:
         ("api/pages.py", "from rockfill import __version__, paths\nfrom aiohttp import web"),
         ("api/ws/dispatch.py", "from .. import pages\nfrom ...completion import service\nfrom .connection import Peer"),
         ("__main__.py", "import rockfill.cli"),
+        ("fim/families.py", "import rockfill"),
         ("worker.py", "import ctypes\ndef load():\n    from rockfill.llama import session"),
         ("rkllm/session.py", "from rockfill.rkllm.abi import Library\nimport ctypes.util"),
         ("client/__init__.py", "import aiohttp\nfrom rockfill.snapshots import EngineSnapshot"),

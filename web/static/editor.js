@@ -81,8 +81,8 @@ export class Editor {
 
   #edited(event) {
     clearTimeout(this.#timer);
-    this.#settle();
-    this.#draw(this.#rest);
+    if (this.#offer) this.#settle();
+    else this.#draw();
     const { selectionStart: cursor, value } = this.area;
     const typed = event.inputType?.startsWith("insert") && !event.isComposing;
     if (this.#offer || !typed || /^\w/.test(value.slice(cursor)) || !this.automatic()) return;
@@ -95,7 +95,7 @@ export class Editor {
     const { key, ctrlKey, altKey, shiftKey, isComposing } = event;
     if (isComposing) return;
     if (ctrlKey && event.code === "Space") this.complete();
-    else if (key === "Escape" && this.#offer) this.refuse();
+    else if (key === "Escape") this.refuse();
     else if (key === "Tab" && !shiftKey && this.#rest) this.accept();
     // macOS keeps Ctrl-→ to itself; there a word further is Option-→.
     else if (key === "ArrowRight" && (ctrlKey || altKey) && this.#rest) this.accept(firstWord(this.#rest));

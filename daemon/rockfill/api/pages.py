@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-import rockfill
+from rockfill import __version__
 from rockfill.api.server import STATIC_CACHE, Route
 from rockfill.errors import Code, Problem
 
@@ -47,4 +47,4 @@ class Pages:
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(self._root / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
         )
-        return environment.get_template("page.html").render(version=rockfill.__version__)
+        return environment.get_template("page.html").render(version=__version__)

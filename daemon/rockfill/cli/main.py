@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-import rockfill
+from rockfill import __version__
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=f"rockfill {rockfill.__version__}")
+    top.add_argument("--version", action="version", version=f"rockfill {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     serve = commands.add_parser(

@@ -247,10 +247,9 @@ def _positions_after_newlines(text: str) -> list[int]:
 def _block_starts(text: str, starts: list[int], mask_bits: int) -> Iterator[int]:
     """The line starts at which a block of this level begins; those of a coarser level are among them.
 
-    Not blank lines, which are all alike, and not the cursor's own, which changes with each key.
+    Never the last line: it is the cursor's own and changes with each key.
     """
     mask = (1 << mask_bits) - 1
     for start, end in pairwise(starts):
-        line = text[start:end]
-        if not line.isspace() and zlib.crc32(line.encode("utf-8", "surrogatepass")) & mask == 0:
+        if zlib.crc32(text[start:end].encode("utf-8", "surrogatepass")) & mask == 0:
             yield start

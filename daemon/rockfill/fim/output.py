@@ -232,9 +232,8 @@ class OutputFilter:
     def _safe_lines(self, limit: int) -> int:
         start = self._start_of_line(limit)
         whole = self._whole_line(start, limit)
-        blank = not self._text[start:limit].strip()
         may_be_dropped = (
-            blank
+            not whole
             or (self._may_repeat_next_line(start) and self._next_line.startswith(whole))
             or (bool(start and self._rest) and self._rest.strip().startswith(whole.strip()))
             or self._repeated_line_before(start).startswith(whole)

@@ -49,7 +49,7 @@ class RkllmSession:
     def __init__(self, model: Path, library: Path, options: RkllmOptions) -> None:
         """Load `model` (a ``.rkllm`` file with its tokenizer.json beside it) and see it produce a token.
 
-        Raises `tokenizer_missing`, `model_missing`, `engine_not_installed`, `runtime_unsupported`, or
+        Raises `tokenizer_missing`, `model_missing`, `runtime_missing`, `runtime_unsupported`, or
         `engine_failed` where the library refuses the model; what it printed then says why.
         """
         _check_model(model)
@@ -291,7 +291,7 @@ def _generation(library: Path) -> tuple[Generation, str | None]:
         image = library.read_bytes()
     except OSError as error:
         raise Problem(
-            Code.ENGINE_NOT_INSTALLED,
+            Code.RUNTIME_MISSING,
             f"The RKLLM runtime {library} can't be read: {error.strerror}.",
             "Check [rkllm] library in the configuration, or install Rockchip's librkllmrt.so.",
         ) from None

@@ -154,17 +154,6 @@ def test_close_leads_to_closed_once_the_child_is_gone(name: str) -> None:
     assert Spawn(state.epoch + 1) not in effects
 
 
-@pytest.mark.parametrize("name", STATES)
-def test_whatever_has_a_child_has_a_deadline_but_ready(name: str) -> None:
-    state = STATES[name]
-    if state.phase in (Phase.STARTING, Phase.LOADING, Phase.BUSY, Phase.STOPPING):
-        assert state.deadline is not None
-    elif state.phase is Phase.FAILED:
-        assert state.deadline is None or state.deadline.limit is Limit.RETRY
-    else:
-        assert state.deadline is None
-
-
 @pytest.mark.parametrize(
     ("state", "limit", "seconds"),
     [

@@ -30,6 +30,7 @@ NAMES = {
     "rockfill-tiny": "rockfill",
     "rockfill-tiny-q8_0.gguf": "rockfill",
     "/var/lib/rockfill/models/codegemma-2b/": "codegemma",
+    "codegemma-and-others/qwen2.5-coder-1.5b": "qwen2.5-coder",
     "codegemma/model.gguf": "codegemma",
 }
 

@@ -168,6 +168,11 @@ def test_a_block_before_text_on_the_same_line_ends_where_that_text_begins() -> N
     assert run(rules, "x)\nbar(") == ("x", Ended("suffix"))
 
 
+def test_a_line_that_was_begun_as_the_one_below_may_be_finished_so() -> None:
+    rules = OutputRules("block", suffix="\nadd(1)\n", line_prefix="add(")
+    assert run(rules, "1)") == ("1)", None)
+
+
 def test_a_closing_bracket_that_the_completion_opened_is_not_taken_for_the_suffix() -> None:
     rules = OutputRules("block", suffix="\n}\n")
     text = "\nif (a) {\n  b();\n}\nc();\n"
@@ -283,6 +288,8 @@ rules = st.builds(
 @given(rules, texts, st.lists(st.integers(0, 200), max_size=12))
 @settings(max_examples=1500, deadline=None)
 @example(OutputRules("line", suffix="foo\n"), "    foo\n", [5])
+@example(OutputRules("block", suffix=" + b\n"), "x\n    + b\n", [7])
+@example(OutputRules("block", suffix=";\n", n_indent=4), "a = 1\n    x;\ny", [14])
 @example(OutputRules("line", suffix=")", stops=(";;",)), "x);;", [3])
 @example(OutputRules("block", suffix="\nfoo\n", stops=(";\n",)), "x\nfoo;\n", [5])
 def test_the_result_does_not_depend_on_the_chunks_and_is_a_start_of_the_text(

@@ -130,6 +130,13 @@ def test_a_fitted_prompt_is_never_longer_than_asked(
     assert len(trimmed.context.files) + trimmed.files_dropped == len(files)
 
 
+def test_the_newline_that_a_file_lacks_is_paid_for() -> None:
+    context = Context("", "", (ContextFile("", "A"),))
+    needed = 5 + 2 + 1 - 1  # CodeGemma: BOS and markers, the text and its newline, the separator; less an unused slot
+    assert fit(named("codegemma"), "psm", context, needed, count).context.files == context.files
+    assert fit(named("codegemma"), "psm", context, needed - 1, count).context.files == ()
+
+
 def test_files_of_a_family_without_a_layout_count_as_dropped() -> None:
     trimmed = fit(named("codellama"), "psm", TWO_FILES, 1000, count)
     assert trimmed.context.files == ()
