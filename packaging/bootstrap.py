@@ -75,7 +75,7 @@ def install_debian(packages: list[DebianPackage]) -> bool:
 
 def make_venv() -> None:
     """Leave a `.venv` whose interpreter runs and has pip; one that is there and works is kept."""
-    works = [PYTHON, "-c", "import pip"]
+    works: list[str | Path] = [PYTHON, "-c", "import pip"]
     if PYTHON.exists() and subprocess.run(works, check=False, capture_output=True).returncode == 0:
         return
     # Resolved, so that .venv breaks visibly, and is made anew, where an upgrade brings another python3.

@@ -34,6 +34,8 @@ from rockfill.engine.machine import Timeouts
 from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
 from rockfill.errors import Code, Problem
+from rockfill.selftest.result import SelfTestResult, key_of
+from rockfill.selftest.runner import SelfTest
 from rockfill.store.models import Fallback, ModelStore, target_at
 from rockfill.store.runtimes import find_runtime
 
@@ -82,7 +84,7 @@ async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -
     supervisor = Supervisor(
         partial(_spawn, options.worker),
         _timeouts(config.engine),
-        prepare_load=partial(_prepare_load, config, state.path),
+        prepare_load=partial(_prepare_load, config, state),
     )
     completions = CompletionService(
         supervisor,
@@ -101,6 +103,7 @@ async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -
             "models": models,
             "state": state,
             "configuration": config,
+            "selftest": SelfTest(supervisor),
         },
     )
     routes = [
@@ -155,18 +158,21 @@ def _choose(models: ModelStore, wanted: str | None, remembered: str | None) -> N
     models.choose(target)
 
 
-def _prepare_load(config: Config, state_dir: Path, load: Load) -> Load:
-    """The load with what this machine's configuration says; `runtime_missing` where the NPU engine has none."""
-    if load.engine != "rkllm":
-        return replace(load, threads=config.engine.threads)
-    library = find_runtime(config.rkllm.library or os.environ.get("ROCKFILL_RKLLM_LIBRARY", ""), state_dir)
-    return replace(
-        load,
-        library=str(library),
-        context_tokens=config.rkllm.context_tokens,
-        base_domain_id=config.rkllm.base_domain_id,
-        embed_flash=config.rkllm.embed_flash,
-    )
+def _prepare_load(config: Config, state: StateDir, load: Load) -> Load:
+    """The load with what the configuration and the last selftest say; `runtime_missing` where the NPU has none."""
+    if load.engine == "rkllm":
+        library = find_runtime(config.rkllm.library or os.environ.get("ROCKFILL_RKLLM_LIBRARY", ""), state.path)
+        load = replace(
+            load,
+            library=str(library),
+            context_tokens=config.rkllm.context_tokens,
+            base_domain_id=config.rkllm.base_domain_id,
+            embed_flash=config.rkllm.embed_flash,
+        )
+    else:
+        load = replace(load, threads=config.engine.threads)
+    result = SelfTestResult.stored(state.selftests().get(key_of(load)))
+    return replace(load, fim_order=result.best_order) if result is not None else load
 
 
 async def _spawn(argv: Sequence[str], listener: Listener) -> Child:

@@ -29,13 +29,19 @@ class Prompter:
     `order` is the order in which it can fill in the middle, None if the model can't. `stop_ids` end a completion.
     """
 
-    def __init__(self, session: Session, family: str | None) -> None:
-        """`family` None, or one whose tokens the vocabulary lacks, means: find out from the vocabulary."""
+    def __init__(self, session: Session, family: str | None, order: Order | None = None) -> None:
+        """`family` None, or one whose tokens the vocabulary lacks, means: find out from the vocabulary.
+
+        `order` is taken where the family has it at all, also from memory only; else the family's default.
+        """
         self._session = session
         self._facts = session.facts
         self._ids: dict[Marker, int] = {}
         self._family = self._usable(family)
-        self.order: Order | None = self._family.default_order if self._family is not None else None
+        self.order: Order | None = None
+        if self._family is not None:
+            wanted = self._family.template(order) if order is not None else None
+            self.order = order if wanted is not None and self._has(wanted.parts) else self._family.default_order
         self.stop_ids = self._resolve(self._family.stop_markers) if self._family is not None else frozenset()
         self._control_ids = frozenset(self._ids.values())
         written = sorted({marker.text for marker in self._ids}, key=len, reverse=True)
@@ -113,9 +119,14 @@ class Prompter:
                     "The loaded model can't fill in the middle.",
                     "Leave the suffix out, or load a model that can, such as CodeGemma or Qwen2.5-Coder.",
                 )
+            order = request.fim_order or self.order
+            template = self._family.template(order)
+            if template is None or not self._has(template.parts):
+                raise Problem(Code.FIM_UNSUPPORTED, f"The loaded model has no {order.upper()} prompt.")
             context = Context(request.prefix, request.suffix, files)
-            fitted = fit(self._family, self.order, context, budget, self._count)
-            pieces = render(self._family, self.order, fitted.context)
+            # Which order to trust was decided at the load, or the caller wants to find out.
+            fitted = fit(self._family, order, context, budget, self._count, allow_unverified=True)
+            pieces = render(self._family, order, fitted.context, allow_unverified=True)
             trimmed = Trimmed(fitted.prefix_chars_dropped, fitted.suffix_chars_dropped, fitted.files_dropped)
         ids = self._to_ids(pieces)
         if not ids:

@@ -31,7 +31,8 @@ class ModelFacts:
     `context_tokens` is the most that prompt and completion may have together. `bos_id` is the vocabulary's token for
     the beginning, None if it has none; `adds_bos` whether the vocabulary itself asks for it before every text (a
     family's template overrides that). `honours` names the fields of `Sampling` that can be set per request.
-    `runtime` is what runs the model, for people ("llama.cpp b1234").
+    `runtime` is what runs the model, for people ("llama.cpp b1234"). `runtime_adds_bos` is whether the runtime was seen
+    to put a BOS before our ids (then `bos_id` is None, so that there is one), None where it does not let that be seen.
     """
 
     context_tokens: int
@@ -40,6 +41,7 @@ class ModelFacts:
     adds_bos: bool
     honours: tuple[str, ...]
     runtime: str
+    runtime_adds_bos: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ import json
 import os
 import secrets
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rockfill.decode import DecodeError, decode
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from typing import Self
 
@@ -39,6 +40,7 @@ class StateDir:
     def __init__(self, path: Path, lock_fd: int) -> None:
         self.path = path
         self._lock_fd = lock_fd
+        self._selftests: dict[str, Any] | None = None
 
     @classmethod
     def acquire(cls, path: Path) -> Self:
@@ -112,6 +114,21 @@ class StateDir:
                 "Upgrade Rockfill, or move that file away to start with the defaults.",
             )
         return choices
+
+    def selftests(self) -> dict[str, Any]:
+        """The stored selftest results by key, as they were given to `keep_selftest`. Read from disk once."""
+        if self._selftests is None:
+            try:
+                value = json.loads((self.path / "selftests.json").read_bytes())
+            except (OSError, ValueError, RecursionError):
+                value = None  # they can be made again
+            self._selftests = value if isinstance(value, dict) else {}
+        return self._selftests
+
+    def keep_selftest(self, key: str, result: Mapping[str, Any]) -> None:
+        """Store a selftest's result."""
+        self._selftests = {**self.selftests(), key: dict(result)}
+        _write_atomically(self.path / "selftests.json", json.dumps(self._selftests, indent=1).encode() + b"\n")
 
     def choose(self, choices: Choices) -> None:
         """Write `choices` down."""

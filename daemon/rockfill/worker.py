@@ -149,7 +149,7 @@ class Worker:
         if opener is None:
             raise Problem(Code.ENGINE_NOT_INSTALLED, f'There is no engine "{load.engine}" in this Rockfill.')
         self._session = opener(load)
-        self._prompter = Prompter(self._session, load.family)
+        self._prompter = Prompter(self._session, load.family, load.fim_order)
         self._channel.send(messages.Loaded(self._session.facts, self._prompter.order))
 
     def _ready_prompter(self) -> Prompter:

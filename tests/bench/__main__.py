@@ -6,12 +6,13 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.bench.benches import BENCHES
 from tests.bench.lab import ACCELERATED, LEFT_COMPILED, Machine, Row, run_python
 
-WIDTHS = (50, 6, 9, 9, 9, 9, 5, 7)
+LINE = "{:50}{:>6}{:>9}{:>9}{:>9}{:>9}{:>5}{:>7}"
 
 
 def main() -> int:
@@ -27,72 +28,38 @@ def main() -> int:
     compiled = run_python(LEFT_COMPILED).split()
     _say(f"{', '.join(ACCELERATED)}: {'compiled: ' + ', '.join(compiled) if compiled else 'pure Python'}")
     machine = Machine()
-    _line("", "unit", "least", "median", "p90", "max", "n", "floor")
-    rows: list[tuple[str, Row]] = []
+    _say(LINE.format("", "unit", "least", "median", "p90", "max", "n", "floor"))
+    rows: list[dict[str, object]] = []
+    over: list[str] = []
     for name in [arguments.only] if arguments.only else by_name:
         for row in by_name[name]():
-            rows.append((name, row))
             _show(row)
+            rows.append({"bench": name, "over": row.over, **row.figures(), **asdict(row)})
+            over += [row.name.strip()] if row.over else []
     report = machine.report()
     _say("machine: " + ", ".join(f"{name} {value}" for name, value in report.items()))
-    over = [row.name.strip() for _, row in rows if row.over]
     _say(f"over its floor: {'; '.join(over)}" if over else "nothing is over its floor")
     if arguments.json:
-        figures = {"compiled": compiled, "machine": report, "rows": [_value(bench, row) for bench, row in rows]}
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({"compiled": compiled, "machine": report, "rows": rows}, indent=1) + "\n")
     return 1 if over and arguments.strict else 0
 
 
 def _show(row: Row) -> None:
-    several = len(row.values) > 1
-    _line(
-        row.name,
-        row.unit,
-        _number(row.least) if several else "",
-        _number(row.median),
-        _number(row.p90) if row.p90 is not None else "",
-        _number(max(row.values)) if several else "",
-        str(len(row.values)),
-        f"{row.floor:g}" if row.floor is not None else "",
-        *(["over"] if row.over else []),
+    figures = (
+        row.figures() if len(row.values) > 1 else {"least": None, "median": row.values[0], "p90": None, "max": None}
     )
+    numbers = [
+        "" if value is None else f"{value:.0f}" if value >= 1000 else f"{value:.3g}" for value in figures.values()
+    ]
+    floor = "" if row.floor is None else f"{row.floor:g}"
+    _say(LINE.format(row.name, row.unit, *numbers, len(row.values), floor) + ("  over" if row.over else ""))
     if row.note:
         _say(f"    ({row.note})")
 
 
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def _line(name: str, *cells: str) -> None:
-    _say(
-        (
-            name.ljust(WIDTHS[0])
-            + "".join(cell.rjust(width) for cell, width in zip(cells, (*WIDTHS[1:], 6), strict=False))
-        ).rstrip()
-    )
-
-
 def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(line.rstrip() + "\n")
     sys.stdout.flush()
-
-
-def _value(bench: str, row: Row) -> dict[str, object]:
-    return {
-        "bench": bench,
-        "name": row.name.strip(),
-        "unit": row.unit,
-        "n": len(row.values),
-        "least": row.least,
-        "median": row.median,
-        "p90": row.p90,
-        "max": max(row.values),
-        "floor": row.floor,
-        "over": row.over,
-        "note": row.note,
-        "values": row.values,
-    }
 
 
 if __name__ == "__main__":

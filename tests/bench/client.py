@@ -23,6 +23,10 @@ FINAL = re.compile(rb'data: (\{[^\n]*"rockfill":[^\n]*\})\n')
 END_OF_CHUNKS = b"\r\n0\r\n\r\n"  # nowhere else: JSON escapes line ends
 
 
+class Refused(Exception):  # noqa: N818 - an answer, not a defect
+    """The daemon answered with something other than 200."""
+
+
 @dataclass(frozen=True, slots=True)
 class Streamed:
     """A completion that was streamed. Times from just before the request was written."""
@@ -70,11 +74,13 @@ class Connection:
     def exchange(self, method: str, path: str, value: object = None) -> tuple[int, bytes]:
         """Status and body of an answer that says its length."""
         self.send(method, path, value)
-        head, _, body = self._receive_until(b"\r\n\r\n").partition(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-        while len(body) < length:
-            body += self._receive()
-        return int(head.split(b" ", 2)[1]), body
+        raw = self._receive()
+        while (head_end := raw.find(b"\r\n\r\n")) < 0:
+            raw += self._receive()
+        length = int(raw.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+        while len(raw) < head_end + 4 + length:
+            raw += self._receive()
+        return int(raw.split(b" ", 2)[1]), raw[head_end + 4 :]
 
     def command(self, type_: str) -> Any:
         status, body = self.exchange("POST", f"/api/command/{type_}")
@@ -96,16 +102,11 @@ class Connection:
         """What comes, to the first event that carries text."""
         raw = bytearray(self._receive())
         while TEXT.search(raw) is None:
-            assert raw.startswith(b"HTTP/1.1 200"), raw
+            if not raw.startswith(b"HTTP/1.1 200"):
+                raise Refused(bytes(raw))
             assert not raw.endswith(END_OF_CHUNKS), raw
             raw += self._receive()
         return raw
-
-    def _receive_until(self, end: bytes) -> bytes:
-        data = self._receive()
-        while end not in data:
-            data += self._receive()
-        return data
 
     def _receive(self) -> bytes:
         data = self._socket.recv(1 << 18)

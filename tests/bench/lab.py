@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,7 @@ for part in (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. `floor` is the most that the project allows itself for the median, None where it set none."""
+    """One line of the table. `floor` is the most that the project allows itself for the median."""
 
     name: str
     unit: str
@@ -50,22 +49,14 @@ class Row:
     note: str = ""
 
     @property
-    def least(self) -> float:
-        """What noise added least to."""
-        return min(self.values)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    @property
-    def p90(self) -> float | None:
-        """Nearest rank; None for fewer than ten values, where it would be no more than the largest."""
-        return sorted(self.values)[-(-9 * len(self.values) // 10) - 1] if len(self.values) >= 10 else None
-
-    @property
     def over(self) -> bool:
-        return self.floor is not None and self.median > self.floor
+        return self.floor is not None and statistics.median(self.values) > self.floor
+
+    def figures(self) -> dict[str, float | None]:
+        """`least` is what noise added least to; `p90` (nearest rank) is None below ten values."""
+        ordered = sorted(self.values)
+        p90 = ordered[-(-9 * len(ordered) // 10) - 1] if len(ordered) >= 10 else None
+        return {"least": ordered[0], "median": statistics.median(ordered), "p90": p90, "max": ordered[-1]}
 
 
 class BenchAppliance(ScriptedAppliance):
@@ -114,6 +105,14 @@ def connect(appliance: Appliance) -> Connection:
     return Connection(appliance.port, appliance.token)
 
 
+def worker_of(client: Connection) -> int:
+    """The worker's process id."""
+    engine = client.command("engine.get")
+    assert engine["state"] == "ready", engine
+    pid: int = engine["worker_pid"]
+    return pid
+
+
 def cpu_s(pid: int) -> float:
     """CPU time of another process, all its threads, to the nanosecond."""
     # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of linux/posix-timers_types.h, which is what clock_getcpuclockid(3)
@@ -132,49 +131,37 @@ def run_python(code: str) -> str:
     ).stdout
 
 
-@dataclass(slots=True)
 class Machine:
     """How quiet the machine is: made before the benchmarks, asked after them."""
 
-    _spins_ms: list[float] = field(default_factory=list)
-    _at: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        self._spin()
-        self._at = self._clocks()
-
-    def _spin(self) -> None:
-        for _ in range(200):
-            started = time.perf_counter()
-            for _ in range(20_000):
-                pass
-            self._spins_ms.append((time.perf_counter() - started) * 1000)
-
-    @staticmethod
-    def _clocks() -> tuple[float, ...]:
-        cpu = psutil.cpu_times()
-        ours = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        return (
-            time.monotonic(),
-            cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq,
-            sum(usage.ru_utime + usage.ru_stime for usage in ours),
-            cpu.steal,
-        )
+    def __init__(self) -> None:
+        self._loops_s = [_fixed_loop_s() for _ in range(200)]
+        self._before = _clocks()
 
     def report(self) -> dict[str, float | int | str]:
         """For all that has ended by now. Percentages are of one core."""
-        wall_s, busy_s, ours_s, steal_s = (b - a for a, b in zip(self._at, self._clocks(), strict=True))
-        self._spin()
-        fixed = Row("", "ms", tuple(self._spins_ms))
-        best = fixed.least
+        wall_s, busy_s, ours_s, steal_s = (b - a for a, b in zip(self._before, _clocks(), strict=True))
+        loops_s = sorted([*self._loops_s, *(_fixed_loop_s() for _ in range(200))])
         return {
             "cores": os.cpu_count() or 0,
             "python": sys.version.split()[0],
-            "load_average": round(os.getloadavg()[0], 2),
             "wall_s": round(wall_s, 1),
-            "others_percent": round(100 * max(0.0, busy_s - ours_s) / wall_s, 1),
+            "others_percent": round(100 * max(0.0, busy_s - ours_s) / wall_s),
             "steal_percent": round(100 * steal_s / wall_s, 1),
-            "loop_median_ratio": round(fixed.median / best, 2),
-            "loop_p90_ratio": round((fixed.p90 or best) / best, 2),
-            "loop_max_ratio": round(max(fixed.values) / best, 2),
+            "loop_median_ratio": round(statistics.median(loops_s) / loops_s[0], 2),
+            "loop_p90_ratio": round(loops_s[360] / loops_s[0], 2),
         }
+
+
+def _fixed_loop_s() -> float:
+    started_s = time.perf_counter()
+    for _ in range(20_000):
+        pass
+    return time.perf_counter() - started_s
+
+
+def _clocks() -> tuple[float, float, float, float]:
+    """Seconds: wall, CPU of all, CPU of us and of all children that have ended, stolen."""
+    cpu, ours = psutil.cpu_times(), os.times()
+    busy_s = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq
+    return time.monotonic(), busy_s, sum(ours[:4]), cpu.steal

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 from tests.fakes.worker import FakeSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rockfill.link.messages import Load
-    from rockfill.session import Run, Sampling
+    from rockfill.session import Run
 
 ENDED = "ended"  # beside the script: when the engine last fell idle, on the monotonic clock that all processes share
 
@@ -29,16 +27,8 @@ class QuickSession(FakeSession):
         self._read: tuple[int, dict[str, Any]] = (0, {})
         super().__init__(path)
 
-    def generate(
-        self,
-        prompt_ids: list[int],
-        sampling: Sampling,
-        max_tokens: int,
-        stop_ids: frozenset[int],
-        on_text: Callable[[str, int], None],
-        aborted: Callable[[], bool],
-    ) -> Run:
-        run = super().generate(prompt_ids, sampling, max_tokens, stop_ids, on_text, aborted)
+    def generate(self, *arguments: Any) -> Run:
+        run = super().generate(*arguments)
         self._path.with_name(ENDED).write_text(repr(time.monotonic()))
         return run
 

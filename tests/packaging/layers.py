@@ -20,7 +20,7 @@ LAYERS = (
     "config paths snapshots bus state link fim compat",
     "rkllm llama hub store hardware prompting",
     "engine",
-    "completion downloads clocks telemetry access doctor",
+    "completion downloads clocks telemetry access doctor selftest",
     "api client",
     "app worker",
     "cli",

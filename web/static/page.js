@@ -29,11 +29,12 @@ function write(element, text) {
 
 function showProblem(element, problem) {
   element.hidden = !problem;
-  const parts = problem ? [["strong", problem.message], ["span", problem.advice ?? ""], ["code", problem.code]] : [];
-  if (element.textContent === parts.map(([, text]) => text).join("")) return;
-  element.replaceChildren(
-    ...parts.map(([name, text]) => Object.assign(document.createElement(name), { textContent: text })),
-  );
+  const { message = "", advice = "", code = "" } = problem ?? {};
+  if (element.textContent === [message, advice, code].join(" ")) return;
+  const [what, where] = [document.createElement("strong"), document.createElement("code")];
+  what.textContent = message;
+  where.textContent = code;
+  element.replaceChildren(what, ` ${advice} `, where);
 }
 
 // Signing in

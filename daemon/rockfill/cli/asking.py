@@ -66,6 +66,20 @@ async def _status(arguments: argparse.Namespace) -> dict[str, Any]:
         return await client.command("engine.get")
 
 
+def selftest(arguments: argparse.Namespace) -> int:
+    """Run the selftest and print its result."""
+    value = asyncio.run(_selftest(arguments))
+    print(
+        json.dumps({k: v for k, v in value.items() if k != "report"}, indent=1) if arguments.json else value["report"]
+    )
+    return 0
+
+
+async def _selftest(arguments: argparse.Namespace) -> dict[str, Any]:
+    async with _client(arguments) as client:
+        return await client.command("selftest.run")
+
+
 def status_line(value: dict[str, Any]) -> str:
     """One line for people: ``ready · rockfill-tiny · llama.cpp · 250 tok/s``."""
     parts = [value["state"]]

@@ -81,6 +81,17 @@ def parser() -> argparse.ArgumentParser:
     _remote(status)
     status.set_defaults(run="status")
 
+    selftest = commands.add_parser(
+        "selftest",
+        help="find out what the model does on this machine",
+        description="Measure the chosen model on this machine and remember what it can do. Takes a minute on a board; "
+        "completions wait meanwhile.",
+    )
+    selftest.add_argument("--json", action="store_true", help="print it as JSON")
+    selftest.add_argument("--report", action="store_true", help="print it as text that can be shared (the default)")
+    _remote(selftest)
+    selftest.set_defaults(run="selftest")
+
     runtime = commands.add_parser("runtime", help="Rockchip's RKLLM runtime")
     runtime_commands = runtime.add_subparsers(dest="runtime_command", metavar="COMMAND", required=True)
     inspect = runtime_commands.add_parser(
@@ -155,6 +166,10 @@ def _run(arguments: argparse.Namespace) -> int:
             from rockfill.cli import asking
 
             return asking.complete(arguments)
+        case "selftest":
+            from rockfill.cli import asking
+
+            return asking.selftest(arguments)
         case "status":
             from rockfill.cli import asking
 

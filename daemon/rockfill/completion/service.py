@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +19,7 @@ from rockfill.session import Sampling
 from rockfill.snapshots import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from typing import Self
 
     from rockfill.engine.supervisor import Generation, Supervisor
@@ -106,6 +107,10 @@ class CompletionService:
         target = self._find_model(request.model)
         self._refuse_hasty_switch(target)
         ticket = next(self._tickets)
+        return Completion(self, request, target, ticket, self._queue_up(ticket))
+
+    def _queue_up(self, ticket: int) -> asyncio.Future[None]:
+        """A future that is done when it is this ticket's turn."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         match self._scheduler.arrive(ticket):
             case Admission.RUN:
@@ -119,7 +124,7 @@ class CompletionService:
                     "Ask again in a moment.",
                     retry_after_s=1,
                 )
-        return Completion(self, request, target, ticket, turn)
+        return turn
 
     def _refuse_hasty_switch(self, target: Target) -> None:
         """Two clients that name two models must not make the engine load them in turn for ever."""
@@ -136,6 +141,17 @@ class CompletionService:
                 "Ask again later, name the loaded model, or load the other one with `rockfill engine load`.",
                 retry_after_s=max(1, round(left_s)),
             )
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait for a turn and hold it: nobody else's request reaches the engine meanwhile. Raises `queue_full`."""
+        ticket = next(self._tickets)
+        turn = self._queue_up(ticket)
+        try:
+            await turn
+            yield
+        finally:
+            self.leave(ticket)
 
     # ---- for Completion
 

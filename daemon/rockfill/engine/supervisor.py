@@ -50,6 +50,7 @@ class Generation:
         self._arrived: deque[str] = deque()
         self._wakeup: asyncio.Future[None] | None = None
         self._when_over: list[Callable[[], None]] = []
+        self._taken_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def over(self) -> bool:
@@ -59,6 +60,11 @@ class Generation:
         """Give it up; the engine is free again once `over`."""
         if not self.over:
             self._cancel(self.request.id)
+
+    async def taken_up(self) -> None:
+        """Wait until the engine has accepted it, or it is over."""
+        if self.accepted is None and not self.over:
+            await self._taken_up
 
     def when_over(self, callback: Callable[[], None]) -> None:
         """Call `callback` once the engine is done with it, at once if it is."""
@@ -83,6 +89,11 @@ class Generation:
 
     # ---- for the supervisor
 
+    def accept(self, accepted: messages.Accepted) -> None:
+        self.accepted = accepted
+        if not self._taken_up.done():
+            self._taken_up.set_result(None)
+
     def push(self, text: str, tokens: int, now_s: float) -> None:
         self.tokens += tokens
         self.last_token_at_s = now_s
@@ -94,6 +105,8 @@ class Generation:
             return
         self.run, self.problem = run, problem
         self._wake()
+        if not self._taken_up.done():
+            self._taken_up.set_result(None)
         for callback in self._when_over:
             callback()
         self._when_over.clear()
@@ -130,6 +143,7 @@ class Supervisor:
         self._ready: dict[int, asyncio.Future[None]] = {}
         self._snapshot = EngineSnapshot(Phase.STOPPED)
         self.tokens_per_second: float | None = None
+        self.loaded: messages.Load | None = None  # what the present worker, or the last one, was told to load
 
     @property
     def snapshot(self) -> EngineSnapshot:
@@ -222,7 +236,8 @@ class Supervisor:
             case ev.SendLoad(target):
                 load = messages.Load(target.engine, target.path, target.family)
                 try:
-                    self._tell(self._prepare_load(load))
+                    self.loaded = self._prepare_load(load)
+                    self._tell(self.loaded)
                 except Problem as problem:
                     self._queue.put_nowait(ev.LoadFailed(self._state.epoch, problem.info))
             case ev.SendGenerate(ticket):
@@ -304,7 +319,7 @@ class Supervisor:
             case messages.Accepted(ticket):
                 generation = self._generations.get(ticket)
                 if generation is not None:
-                    generation.accepted = message
+                    generation.accept(message)
                 self._queue.put_nowait(ev.AcceptedCame(epoch, ticket))
             case messages.Done(ticket, run):
                 if run.decode_s and run.generated_tokens > 1:

@@ -1,7 +1,7 @@
 """Reading back prompts that a client has already templated, often for another family than the one that is loaded.
 
 Zed, Continue, twinny, llm-ls and minuet send such prompts. Only a whole prompt counts: anchored at both ends, each
-marker exactly once. Text that merely contains a marker, as this file does, is none.
+marker exactly once. Text that merely contains a marker, such as source code about models, is none.
 """
 
 from __future__ import annotations

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import resource
 from pathlib import Path
+
+from rockfill.hardware import sysfs
 
 
 def prefer_as_oom_victim() -> None:
     """Ask the kernel to end this process first when memory runs out: the daemon can restart it, but not itself."""
     with contextlib.suppress(OSError):  # not writable in some sandboxes; then the kernel's own choice stands
         Path("/proc/self/oom_score_adj").write_text("500", "ascii")
+
+
+def resident_bytes(pid: int | None) -> int | None:
+    """The resident memory of process `pid`, None if there is no such process."""
+    if pid is None:
+        return None
+    text = sysfs.read_text(sysfs.root() / "proc" / str(pid) / "status") or ""
+    match = re.search(r"^VmRSS:\s*(\d+) kB$", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
 def allow_many_files() -> None:

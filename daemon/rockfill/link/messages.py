@@ -8,7 +8,7 @@ ends exactly once, with `Done` or `Failed`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from rockfill.errors import Code, ProblemInfo
 from rockfill.session import ModelFacts, Run, Sampling
@@ -43,6 +43,7 @@ class Trimmed:
 class Load:
     """Load a model. `engine` names the session to use; `family` whose fill-in-the-middle template it speaks.
 
+    `fim_order` chooses the order of its prompts where the family has both, also one that is known from memory only.
     `threads` is for the CPU engine (0: every core that it may use), the rest for the RKLLM runtime.
     """
 
@@ -55,6 +56,7 @@ class Load:
     context_tokens: int = 2048
     base_domain_id: int = 0
     embed_flash: bool = True
+    fim_order: Literal["psm", "spm"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ class Tokenize:
 class Generate:
     """Complete between `prefix` and `suffix`, or, where `suffix` is None, continue `prefix` plainly.
 
-    `max_tokens` bounds the completion, `budget_tokens` the prompt (0: as much as the context allows).
+    `max_tokens` bounds the completion, `budget_tokens` the prompt (0: as much as the context allows). `fim_order` is
+    for trying an order out; None takes the model's.
     """
 
     TYPE: ClassVar = "generate"
@@ -81,6 +84,7 @@ class Generate:
     max_tokens: int = 64
     budget_tokens: int = 0
     sampling: Sampling = field(default_factory=Sampling)
+    fim_order: Literal["psm", "spm"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

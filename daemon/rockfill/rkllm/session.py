@@ -12,7 +12,7 @@ import codecs
 import ctypes
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rockfill.compat.runtime import Generation, identify, settle
@@ -173,6 +173,11 @@ class RkllmSession:
         run = _Run(frozenset(), 1, lambda text, tokens: None, lambda: False)
         code = self._carry_out(run, ids, self._library.abi.infer_param(1))
         _flush_lines()
+        prefilled = run.result(len(ids)).prefilled_tokens
+        if prefilled is not None:
+            # The first run after a load finds no cache: what it prefilled beyond our ids, the runtime had put there.
+            adds = prefilled > len(ids)
+            self._facts = replace(self._facts, runtime_adds_bos=adds, bos_id=None if adds else self._facts.bos_id)
         if code != 0 or run.silent:
             raise Problem(
                 Code.ENGINE_FAILED,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+import pytest
 
 from rockfill.engine.events import (
     AcceptedCame,
@@ -35,20 +34,20 @@ from rockfill.engine.events import (
     Terminate,
     Unload,
 )
-from rockfill.engine.machine import Limit, Next, State, step
+from rockfill.engine.machine import Limit, State, step
 from rockfill.errors import Code
-from rockfill.snapshots import Phase, Target
+from rockfill.snapshots import Phase
 from tests.unit.engine.lifecycle import CRASH, INVALID, NONSENSE, TIMEOUTS, A, B
 
-TARGETS = st.sampled_from([A, B])
 WITH_A_CHILD = (Phase.STARTING, Phase.LOADING, Phase.BUSY, Phase.STOPPING)
 
 
-class Lifecycle(RuleBasedStateMachine):
+class Walk:
     """Plays the supervisor's part: carries effects out on a child that is only a number, and keeps count."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.trail: list[Event] = []
         self.state = State(TIMEOUTS)
         self.child: int | None = None
         self.jobs: list[int] = []
@@ -57,6 +56,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.in_worker: int | None = None  # the job that the child was last told to run
 
     def feed(self, event: Event) -> None:
+        self.trail.append(event)
         before = self.state
         if isinstance(event, RunEnded) and event.problem is None and self.runs(event.ticket):
             self.answered[event.ticket] += 1  # the child's own end of a job reaches the caller without an effect
@@ -97,150 +97,170 @@ class Lifecycle(RuleBasedStateMachine):
     def new_ticket(self) -> int:
         return len(self.jobs) + len(self.waiters) + 1
 
-    # ---- callers
+    # ---- what happens
 
-    @rule(model=TARGETS)
-    def ensure_ready(self, model: Target) -> None:
+    def ensure_ready(self) -> None:
         ticket = self.new_ticket()
         self.waiters.append(ticket)
-        self.feed(EnsureReady(ticket, model))
+        self.feed(EnsureReady(ticket, self.chance.choice((A, A, A, B))))
 
-    @rule(model=TARGETS, fingerprint=st.sampled_from(["", "x"]))
-    def submit(self, model: Target, fingerprint: str) -> None:
+    def submit(self) -> None:
         ticket = self.new_ticket()
         self.jobs.append(ticket)
-        self.feed(Submit(ticket, model, fingerprint))
+        self.feed(Submit(ticket, self.chance.choice((A, A, A, B)), self.chance.choice(("", "x"))))
 
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        self.feed(Cancel(data.draw(st.integers(0, self.new_ticket()))))
+    def cancel(self) -> None:
+        self.feed(Cancel(self.a_ticket()))
 
-    @rule(event=st.sampled_from([Unload(), Restart()]))
-    def command(self, event: Event) -> None:
-        self.feed(event)
+    def command(self) -> None:
+        self.feed(self.chance.choice((Unload(), Restart())))
 
-    @precondition(lambda self: self.new_ticket() > 8)  # late, or few walks get anywhere
-    @rule()
-    def close(self) -> None:
-        self.feed(Close())
-
-    # ---- the child, well-behaved or not
-
-    @precondition(lambda self: self.child is not None)
-    @rule(data=st.data())
-    def the_child_goes_on(self, data: st.DataObject) -> None:
-        """What it would say next; this is what takes walks through the whole lifecycle."""
-        assert self.child is not None
-        epoch, running = self.child, self.state.running.ticket if self.state.running else 0
+    def the_child_goes_on(self) -> None:
+        """What it would say next if all went well; this is what takes a walk through the whole lifecycle."""
+        if self.child is None:
+            return
+        running = self.state.running.ticket if self.state.running else 0
         match self.state.phase, self.state.deadline and self.state.deadline.limit:
             case Phase.STARTING, _:
-                self.feed(HelloCame(epoch))
+                self.feed(HelloCame(self.child))
             case Phase.LOADING, _:
-                fails = data.draw(st.sampled_from([False, False, True]))
-                self.feed(LoadFailed(epoch, INVALID) if fails else LoadDone(epoch))
+                self.feed(LoadDone(self.child))
             case Phase.BUSY, Limit.ACCEPTED:
-                self.feed(AcceptedCame(epoch, running))
+                self.feed(AcceptedCame(self.child, running))
             case Phase.BUSY, Limit.FIRST_TOKEN:
-                self.feed(FirstToken(epoch, running))
+                self.feed(FirstToken(self.child, running))
             case Phase.BUSY, _:
-                self.feed(RunEnded(epoch, running))
+                self.feed(RunEnded(self.child, running))
             case Phase.STOPPING, _:
-                self.exits()
+                self.the_child_exits()
             case _:
                 pass
 
-    @precondition(lambda self: self.child is not None)
-    @rule(data=st.data())
-    def the_child_says_anything(self, data: st.DataObject) -> None:
-        assert self.child is not None
-        epoch = data.draw(st.integers(self.child - 1, self.child))
-        ticket = data.draw(st.integers(0, self.new_ticket()))
-        sayings: list[Event] = [
+    def the_child_says_anything(self) -> None:
+        if self.child is None:
+            return
+        epoch, ticket = self.child, self.a_ticket()
+        sayings: tuple[Event, ...] = (
             HelloCame(epoch),
             LoadDone(epoch),
-            LoadFailed(epoch, CRASH),
+            LoadFailed(epoch, self.chance.choice((CRASH, INVALID))),
             AcceptedCame(epoch, ticket),
             FirstToken(epoch, ticket),
-            RunEnded(epoch, ticket),
-            RunEnded(epoch, ticket, INVALID),
-            LinkLost(epoch, None),
-            LinkLost(epoch, NONSENSE),
-        ]
-        event = data.draw(st.sampled_from(sayings))
-        if epoch == self.child or not isinstance(event, RunEnded):
-            self.feed(event)
+            RunEnded(epoch, ticket, self.chance.choice((None, INVALID))),
+            LinkLost(epoch, self.chance.choice((None, NONSENSE))),
+        )
+        self.feed(self.chance.choice(sayings))
 
-    @precondition(lambda self: self.child is not None)
-    @rule()
-    def exits(self) -> None:
-        assert self.child is not None
-        epoch, self.child = self.child, None
-        self.feed(Exited(epoch, CRASH))
+    def an_earlier_child_is_heard(self) -> None:
+        epoch = self.state.epoch - 1
+        self.feed(self.chance.choice((HelloCame(epoch), LoadDone(epoch), LinkLost(epoch, None), Exited(epoch, CRASH))))
 
-    # ---- the clock
+    def the_child_exits(self) -> None:
+        if self.child is not None:
+            epoch, self.child = self.child, None
+            self.feed(Exited(epoch, CRASH))
 
-    @precondition(lambda self: self.state.deadline is not None)
-    @rule(late=st.booleans())
-    def deadline_passes(self, late: bool) -> None:
-        assert self.state.deadline is not None
-        self.feed(DeadlinePassed(self.state.deadline.serial - late))
+    def the_deadline_passes(self) -> None:
+        if self.state.deadline is not None:
+            self.feed(DeadlinePassed(self.state.deadline.serial))
 
-    # ---- what holds
+    def an_old_deadline_passes(self) -> None:
+        self.feed(DeadlinePassed(self.state.serial - 1))
 
-    @invariant()
-    def nobody_is_answered_twice(self) -> None:
-        assert all(count == 1 for count in self.answered.values())
+    def step(self) -> None:
+        [action] = self.chance.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))
+        action(self)
+        self.check()
 
-    @invariant()
-    def whoever_is_unanswered_is_remembered(self) -> None:
+    def end(self) -> None:
+        """Closing ends everything, wherever the walk has led to."""
+        self.feed(Close())
+        self.check()
+        self.submit()  # too late, but before the child is gone
+        self.the_child_exits()
+        self.ensure_ready()
+        self.submit()
+        self.check()
+        assert self.state.phase is Phase.CLOSED
+        assert self.answered == Counter(self.jobs + self.waiters)
+
+    def a_ticket(self) -> int:
+        """Mostly one that still means something."""
+        known = [waiter.ticket for waiter in self.state.waiters] + [self.in_worker or 0]
+        return self.chance.choice((*known, self.chance.randint(0, self.new_ticket())))
+
+    # ---- what holds at every step
+
+    def check(self) -> None:
+        self.check_that_everybody_is_answered_once_and_nobody_forgotten()
+        self.check_that_a_deadline_runs_wherever_a_child_owes_something()
+        self.check_that_only_a_wedged_worker_outlives_its_state()
+        self.check_that_the_state_makes_sense()
+
+    def check_that_everybody_is_answered_once_and_nobody_forgotten(self) -> None:
         remembered = [waiter.ticket for waiter in self.state.waiters]
         if self.state.running is not None:
             remembered.append(self.state.running.ticket)
+        assert max(self.answered.values(), default=1) == 1
         assert sorted(remembered) == [ticket for ticket in range(1, self.new_ticket()) if not self.answered[ticket]]
 
-    @invariant()
-    def a_deadline_runs_wherever_a_child_owes_something(self) -> None:
-        state = self.state
-        limit = state.deadline.limit if state.deadline else None
-        if state.phase in WITH_A_CHILD:
+    def check_that_a_deadline_runs_wherever_a_child_owes_something(self) -> None:
+        limit = self.state.deadline.limit if self.state.deadline else None
+        if self.state.phase in WITH_A_CHILD:
             assert limit not in (None, Limit.RETRY)
-            assert self.child == state.epoch
-        elif state.phase is Phase.FAILED:
+            assert self.child == self.state.epoch
+        elif self.state.phase is Phase.FAILED:
             assert limit in (None, Limit.RETRY)
         else:
             assert limit is None
 
-    @invariant()
-    def the_state_makes_sense(self) -> None:
-        state = self.state
-        assert (state.then is not None) == (state.phase is Phase.STOPPING)
-        assert (state.target is None) <= (state.phase in (Phase.STOPPED, Phase.CLOSED))
-        assert (state.phase is Phase.BUSY) <= (state.running is not None)
-        assert (state.running is not None) <= (state.phase in (Phase.BUSY, Phase.STOPPING))
-        assert bool(state.waiters) <= (state.phase in (Phase.STARTING, Phase.LOADING, Phase.STOPPING))
-        assert (state.phase is Phase.FAILED) <= (state.problem is not None)
-        if state.phase in (Phase.READY, Phase.BUSY):
-            assert state.problem is None
-
-    @invariant()
-    def only_a_wedged_worker_outlives_its_state(self) -> None:
+    def check_that_only_a_wedged_worker_outlives_its_state(self) -> None:
         state = self.state
         if state.phase in (Phase.STOPPED, Phase.FAILED, Phase.CLOSED) and self.child is not None:
             assert state.problem is not None
             assert state.problem.code is Code.NPU_WEDGED
 
-    def teardown(self) -> None:
-        """Closing ends everything, wherever the walk has led to."""
-        self.feed(Close())
-        assert self.state.phase is Phase.CLOSED or self.state.then is Next.CLOSE
-        if self.child is not None:
-            self.exits()
-        self.ensure_ready(A)
-        self.submit(B, "")
-        assert self.state.phase is Phase.CLOSED
-        assert self.child is None
-        assert self.answered == Counter(self.jobs + self.waiters)
+    def check_that_the_state_makes_sense(self) -> None:
+        state = self.state
+        assert (state.then is not None) == (state.phase is Phase.STOPPING)
+        if state.phase not in (Phase.STOPPED, Phase.CLOSED):
+            assert state.target is not None
+        if state.running is not None:
+            assert state.phase in (Phase.BUSY, Phase.STOPPING)
+        if state.waiters:
+            assert state.phase in (Phase.STARTING, Phase.LOADING, Phase.STOPPING)
+        if state.phase is Phase.FAILED:
+            assert state.problem is not None
+        if state.phase in (Phase.READY, Phase.BUSY):
+            assert state.problem is None
+        assert (state.phase is Phase.BUSY) <= (state.running is not None)
 
 
-TestLifecycle = Lifecycle.TestCase
-TestLifecycle.settings = settings(max_examples=60, stateful_step_count=50, deadline=None, derandomize=True)
+WEIGHTS = {
+    Walk.ensure_ready: 5,
+    Walk.submit: 20,
+    Walk.cancel: 6,
+    Walk.command: 4,
+    Walk.the_child_goes_on: 50,
+    Walk.the_child_says_anything: 6,
+    Walk.an_earlier_child_is_heard: 1,
+    Walk.the_child_exits: 4,
+    Walk.the_deadline_passes: 8,
+    Walk.an_old_deadline_passes: 1,
+}
+
+
+@pytest.mark.parametrize("hundred", range(10))
+def test_what_must_hold_holds_on_a_hundred_random_walks(hundred: int) -> None:
+    phases = set()
+    for seed in range(hundred * 100, hundred * 100 + 100):
+        walk = Walk(seed)
+        try:
+            for _ in range(walk.chance.randint(1, 80)):
+                walk.step()
+                phases.add(walk.state.phase)
+            walk.end()
+        except AssertionError as error:
+            error.add_note("\n".join(map(repr, walk.trail)))
+            raise
+    assert phases == set(Phase) - {Phase.CLOSED}  # else the walks prove little

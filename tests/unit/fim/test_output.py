@@ -288,7 +288,7 @@ rules = st.builds(
 @given(rules, texts, st.lists(st.integers(0, 200), max_size=12))
 @settings(max_examples=1500, deadline=None)
 @example(OutputRules("line", suffix="foo\n"), "    foo\n", [5])
-@example(OutputRules("block", suffix=" + b\n"), "x\n    + b\n", [7])
+@example(OutputRules("block", suffix=" + b\n"), "x\n\t+ b\n", [4])
 @example(OutputRules("block", suffix=";\n", n_indent=4), "a = 1\n    x;\ny", [14])
 @example(OutputRules("line", suffix=")", stops=(";;",)), "x);;", [3])
 @example(OutputRules("block", suffix="\nfoo\n", stops=(";\n",)), "x\nfoo;\n", [5])

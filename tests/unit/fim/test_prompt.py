@@ -132,7 +132,7 @@ def test_a_fitted_prompt_is_never_longer_than_asked(
 
 def test_the_newline_that_a_file_lacks_is_paid_for() -> None:
     context = Context("", "", (ContextFile("", "A"),))
-    needed = 5 + 2 + 1 - 1  # CodeGemma: BOS and markers, the text and its newline, the separator; less an unused slot
+    needed = 4 + 3  # BOS and three markers; the text, its newline and the separator
     assert fit(named("codegemma"), "psm", context, needed, count).context.files == context.files
     assert fit(named("codegemma"), "psm", context, needed - 1, count).context.files == ()
 

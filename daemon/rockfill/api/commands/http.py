@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rockfill.api.commands import config, engine
+from rockfill.api.commands import config, engine, selftest
 from rockfill.api.errors import json_response
 from rockfill.api.server import Gate, Route, read_json
 
@@ -20,6 +20,7 @@ COMMANDS: tuple[Command, ...] = (
     engine.restart,
     engine.list_models,
     config.get,
+    selftest.run,
 )
 
 
