@@ -67,9 +67,12 @@ class Connection:
         self._socket.close()
 
     def send(self, method: str, path: str, value: object = None) -> None:
+        self._socket.sendall(self._message(method, path, value))
+
+    def _message(self, method: str, path: str, value: object) -> bytes:
         body = b"" if value is None else json.dumps(value).encode()
         head = f"{method} {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
-        self._socket.sendall(head.encode() + body)
+        return head.encode() + body
 
     def exchange(self, method: str, path: str, value: object = None) -> tuple[int, bytes]:
         """Status and body of an answer that says its length."""
@@ -89,9 +92,9 @@ class Connection:
 
     def complete(self, request: dict[str, Any]) -> Streamed:
         """Stream a completion to its end."""
-        request = {**request, "stream": True}
+        message = self._message("POST", "/v1/completions", {**request, "stream": True})
         sent_s = time.perf_counter()
-        self.send("POST", "/v1/completions", request)
+        self._socket.sendall(message)
         raw = self.until_text()
         first_s = time.perf_counter() - sent_s
         while not raw.endswith(END_OF_CHUNKS):
