@@ -37,7 +37,9 @@ class Answer:
 class Appliance:
     """One daemon on a loopback port of its own. `start` and `stop` may be called again and again."""
 
-    def __init__(self, state_dir: Path, arguments: Sequence[str] = (), *, launcher: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, state_dir: Path, arguments: Sequence[str] = (), *, launcher: Sequence[str] | None = None
+    ) -> None:
         """`launcher` replaces ``python -m rockfill``; it takes the same arguments."""
         self.state_dir = state_dir
         self.port = _free_port()
@@ -100,11 +102,11 @@ class Appliance:
     ) -> Answer:
         """One HTTP exchange. `body` is bytes, or a value sent as JSON; `token` None sends none, "" the right one."""
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, headers or {}, method=method)  # noqa: S310
+        request = urllib.request.Request(self.url + path, data, headers or {}, method=method)
         if token is not None:
             request.add_header("Authorization", f"Bearer {token or self.token}")
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=60) as response:
                 return Answer(response.status, dict(response.headers), response.read())
         except urllib.error.HTTPError as error:
             with error:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rockfill.engine.machine import Timeouts
+from rockfill.engine.events import Timeouts
 from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
 from rockfill.snapshots import EngineSnapshot, Phase, Target
@@ -28,7 +28,18 @@ WORKER = (sys.executable, "-P", str(FAKES / "worker.py"))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'daemon'}{os.pathsep}{ROOT}"}
 
 # Beyond a unit test's own limit, so that no deadline passes but the one that a test shortens.
-PATIENT = Timeouts(hello_s=60, load_s=60, accepted_s=60, first_token_s=60, token_gap_s=60, abort_s=60, stop_s=60)
+PATIENT = Timeouts(
+    hello_s=60,
+    load_s=60,
+    accepted_s=60,
+    first_token_s=60,
+    token_gap_s=60,
+    abort_s=60,
+    stop_s=60,
+    ping_s=60,
+    pong_s=60,
+    idle_unload_s=0,
+)
 
 
 def rogue(mode: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,9 @@ from rockfill.api.pages import Pages
 from rockfill.api.server import Gate, Sessions, build
 from rockfill.completion.service import CompletionService
 from rockfill.config import Address, Config, parse_address
-from rockfill.engine.machine import Timeouts
+from rockfill.config import load as load_configuration
+from rockfill.engine.events import Timeouts
+from rockfill.engine.history import History
 from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
 from rockfill.errors import Code, Problem
@@ -38,6 +40,7 @@ from rockfill.selftest.result import SelfTestResult, key_of
 from rockfill.selftest.runner import SelfTest
 from rockfill.store.models import Fallback, ModelStore, target_at
 from rockfill.store.runtimes import find_runtime
+from rockfill.watchdog import ServiceManager, status_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from rockfill.config import Engine
     from rockfill.engine.process import Listener
     from rockfill.link.messages import Load
+    from rockfill.snapshots import EngineSnapshot
     from rockfill.state import StateDir
 
 log = logging.getLogger(__name__)
@@ -55,12 +59,16 @@ WORKER = (sys.executable, "-P", "-m", "rockfill.worker")
 # How long requests in progress may go on once the daemon has been told to stop, and how long their connections.
 DRAIN_S = 3.0
 
+# A crashing engine must not write to a memory card all the time.
+HISTORY_PAUSE_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a start is given beside the configuration. `model` is a name, a path, or None for what was chosen."""
 
     config: Config
+    config_path: Path | None = None
     model: str | None = None
     listen: str | None = None
     web_root: Path | None = None
@@ -73,75 +81,133 @@ async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -
     `say` gets lines for whoever started it; the last is the page's address. Raises the `Problem` that keeps it from
     starting; a model that can't be loaded does not.
     """
-    config = options.config
-    address = parse_address(options.listen or config.server.listen)
+    address = parse_address(options.listen or options.config.server.listen)
     web_root = paths.web_root(options.web_root)
-    token = state.token()
-    models = ModelStore([paths.bundled_models(), state.path / "models"])
-    _choose(models, options.model, state.choices().model)
-
-    access = Access(token)
-    supervisor = Supervisor(
-        partial(_spawn, options.worker),
-        _timeouts(config.engine),
-        prepare_load=partial(_prepare_load, config, state),
-    )
-    completions = CompletionService(
-        supervisor,
-        models.find,
-        max_queue=config.completion.max_queue,
-        switch_idle_s=config.engine.switch_idle_s,
-    )
+    access = Access(state.token())
     listener = _listen(address)
-    port = listener.getsockname()[1]
-    gate = Gate(access, HostNames(socket.gethostname(), config.server.allowed_hosts), f"rockfill_{port}")
-    dispatch = Dispatch(
-        COMMANDS,
-        {
-            "supervisor": supervisor,
+    try:
+        appliance = _Appliance(options, state, access, web_root, listener.getsockname()[1])
+        await appliance.run(listener, address, say)
+    finally:
+        listener.close()
+
+
+class _Appliance:
+    """Every service, built once and given just what it uses."""
+
+    def __init__(self, options: Options, state: StateDir, access: Access, web_root: Path, port: int) -> None:
+        config = options.config
+        self._options = options
+        self._state = state
+        self._token = state.token()
+        self._manager = ServiceManager()
+        self._history = History(state.history())
+        self._history_changed = asyncio.Event()
+        self._models = ModelStore([paths.bundled_models(), state.path / "models"])
+        _choose(self._models, options.model, state.choices().model)
+        self._supervisor = Supervisor(
+            partial(_spawn, options.worker),
+            _timeouts(config.engine),
+            prepare_load=partial(_prepare_load, config, state),
+            changed=self._engine_changed,
+            recycle_growth_bytes=config.engine.recycle_growth_mib << 20,
+        )
+        completions = CompletionService(
+            self._supervisor,
+            self._models.find,
+            max_queue=config.completion.max_queue,
+            switch_idle_s=config.engine.switch_idle_s,
+        )
+        gate = Gate(access, HostNames(socket.gethostname(), config.server.allowed_hosts), f"rockfill_{port}")
+        services = {
+            "supervisor": self._supervisor,
             "completions": completions,
-            "models": models,
+            "models": self._models,
             "state": state,
             "configuration": config,
-            "selftest": SelfTest(supervisor),
-        },
-    )
-    routes = [
-        *Pages(web_root).routes(),
-        *Health(supervisor).routes(),
-        *Sessions(access, gate).routes(),
-        *OpenAI(completions, models, time.time()).routes(),
-        *CommandsOverHttp(dispatch, gate).routes(),
-    ]
-    in_flight: set[asyncio.Task[Any]] = set()
-    runner = web.AppRunner(
-        build(routes, gate, in_flight),
-        handle_signals=False,
-        handler_cancellation=True,  # a client that goes away cancels its handler, which ends its run
-        access_log=None,
-        shutdown_timeout=DRAIN_S,
-    )
-    stop = _stop_on_signals()
-    async with asyncio.TaskGroup() as tasks:
-        engine = tasks.create_task(supervisor.run(), name="engine supervisor")
-        await runner.setup()
+            "selftest": SelfTest(self._supervisor),
+            "events": self._history,
+        }
+        routes = [
+            *Pages(web_root).routes(),
+            *Health(self._supervisor).routes(),
+            *Sessions(access, gate).routes(),
+            *OpenAI(completions, self._models, time.time()).routes(),
+            *CommandsOverHttp(Dispatch(COMMANDS, services), gate).routes(),
+        ]
+        self._in_flight: set[asyncio.Task[Any]] = set()
+        self._runner = web.AppRunner(
+            build(routes, gate, self._in_flight),
+            handle_signals=False,
+            handler_cancellation=True,  # a client that goes away cancels its handler, which ends its run
+            access_log=None,
+            shutdown_timeout=DRAIN_S,
+        )
+
+    async def run(self, listener: socket.socket, address: Address, say: Callable[[str], None]) -> None:
+        """Serve until told to stop, then end everything that was begun."""
+        stop = _on_signals(self._reload)
+        async with asyncio.TaskGroup() as tasks:
+            engine = tasks.create_task(self._supervisor.run(), name="engine supervisor")
+            background = [
+                tasks.create_task(self._manager.watchdog(self._supervisor.heartbeat), name="watchdog"),
+                tasks.create_task(self._keep_history(), name="history"),
+            ]
+            await self._runner.setup()
+            try:
+                await web.SockSite(self._runner, listener).start()
+                log.info("listening on %s:%d", *listener.getsockname()[:2])
+                self._manager.ready()
+                loading = tasks.create_task(_load(self._supervisor, self._models, say), name="first load")
+                background.append(loading)
+                stopping = tasks.create_task(stop.wait(), name="wait for stop")
+                await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if not stop.is_set():
+                    for line in _addresses(address, listener.getsockname()[1], self._token):
+                        say(line)
+                await stopping
+            finally:
+                self._manager.stopping()
+                for task in background:
+                    task.cancel()
+                if self._in_flight:
+                    await asyncio.wait(set(self._in_flight), timeout=DRAIN_S)
+                self._supervisor.close()
+                await self._runner.cleanup()
+                await engine
+                self._write_history()
+
+    def _engine_changed(self, snapshot: EngineSnapshot) -> None:
+        self._manager.status(status_text(snapshot, self._supervisor.tokens_per_second))
+        if self._history.record(snapshot, self._supervisor.last_lines):
+            self._history_changed.set()
+
+    async def _keep_history(self) -> None:
+        """Write the history down a moment after it changed; a power cut costs at most that moment."""
+        while True:
+            await self._history_changed.wait()
+            self._history_changed.clear()
+            await asyncio.to_thread(self._write_history)
+            await asyncio.sleep(HISTORY_PAUSE_S)
+
+    def _write_history(self) -> None:
         try:
-            await web.SockSite(runner, listener).start()
-            log.info("listening on %s:%d", *listener.getsockname()[:2])
-            loading = tasks.create_task(_load(supervisor, models, say), name="first load")
-            stopping = tasks.create_task(stop.wait(), name="wait for stop")
-            await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not stop.is_set():
-                for line in _addresses(address, port, token):
-                    say(line)
-            await stopping
-            loading.cancel()
-        finally:
-            if in_flight:
-                await asyncio.wait(set(in_flight), timeout=DRAIN_S)
-            supervisor.close()
-            await runner.cleanup()
-            await engine
+            self._state.keep_history([asdict(event) for event in self._history.events])
+        except Problem as problem:  # a full disk must not end the appliance
+            log.warning("the history is not kept: %s", problem.message)
+
+    def _reload(self) -> None:
+        """Take up what can be changed while running, and say what can't."""
+        try:
+            config = load_configuration(self._options.config_path)
+        except Problem as problem:
+            log.error("the configuration stays as it was. %s", problem.message)
+            return
+        self._supervisor.reconfigure(_timeouts(config.engine))
+        before = self._options.config
+        restart = [name for name in ("server", "rkllm", "completion") if getattr(config, name) != getattr(before, name)]
+        others = f"; [{'], ['.join(restart)}] need a restart" if restart else ""
+        log.warning("the deadlines of [engine] were read again%s", others)
 
 
 def _choose(models: ModelStore, wanted: str | None, remembered: str | None) -> None:
@@ -197,6 +263,18 @@ async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str],
         say(f"Running {target.name}{note}{runtime}.")
 
 
+async def _keep_history(state: StateDir, history: History, changed: asyncio.Event) -> None:
+    """Write the history down a moment after it changed; a crash costs at most that moment."""
+    while True:
+        await changed.wait()
+        changed.clear()
+        try:
+            await asyncio.to_thread(state.keep_history, [asdict(event) for event in history.events])
+        except Problem as problem:  # a full disk must not end the appliance
+            log.warning("the history is not kept: %s", problem.message)
+        await asyncio.sleep(HISTORY_PAUSE_S)
+
+
 def _timeouts(engine: Engine) -> Timeouts:
     return Timeouts(
         hello_s=engine.hello_timeout_s,
@@ -206,6 +284,9 @@ def _timeouts(engine: Engine) -> Timeouts:
         token_gap_s=engine.token_gap_timeout_s,
         abort_s=engine.abort_timeout_s,
         stop_s=engine.stop_timeout_s,
+        ping_s=engine.ping_s,
+        pong_s=engine.pong_timeout_s,
+        idle_unload_s=engine.idle_unload_s,
     )
 
 
@@ -235,10 +316,12 @@ def _addresses(address: Address, port: int, token: str) -> list[str]:
     ]
 
 
-def _stop_on_signals() -> asyncio.Event:
+def _on_signals(reload: Callable[[], None]) -> asyncio.Event:
+    """An event that is set once somebody wants us to stop; SIGHUP calls `reload`."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: whoever embeds us stops us
-            loop.add_signal_handler(number, stop.set)
+    with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: whoever embeds us stops us
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, reload)
     return stop

@@ -31,12 +31,16 @@ class Engine:
     """Deadlines for the worker. Their reasons stand in the example file."""
 
     hello_timeout_s: Seconds = 20.0
-    load_timeout_s: Seconds = 300.0
-    accepted_timeout_s: Seconds = 5.0
-    first_token_timeout_s: Seconds = 120.0
-    token_gap_timeout_s: Seconds = 30.0
-    abort_timeout_s: Seconds = 15.0
+    load_timeout_s: Seconds = 60.0
+    accepted_timeout_s: Seconds = 2.0
+    first_token_timeout_s: Seconds = 20.0
+    token_gap_timeout_s: Seconds = 20.0
+    abort_timeout_s: Seconds = 30.0
     stop_timeout_s: Seconds = 5.0
+    ping_s: Seconds = 30.0
+    pong_timeout_s: Seconds = 5.0
+    idle_unload_s: Annotated[float, Range(0, 604800)] = 0.0
+    recycle_growth_mib: Annotated[int, Range(0, 65536)] = 1024
     switch_idle_s: Annotated[float, Range(0, 86400)] = 60.0
     threads: Annotated[int, Range(0, 256)] = 0
 

@@ -46,6 +46,7 @@ class Code(StrEnum):
     REQUEST_CRASHES_ENGINE = "request_crashes_engine"
     NPU_WEDGED = "npu_wedged"
     MODEL_BUSY = "model_busy"
+    ENGINE_PAUSED = "engine_paused"
     RUNTIME_MISSING = "runtime_missing"
     TOKENIZER_MISSING = "tokenizer_missing"
     DRIVER_TOO_OLD = "driver_too_old"

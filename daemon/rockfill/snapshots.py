@@ -32,6 +32,7 @@ class Target:
     family: str | None
     demonstration: bool = False
     aliases: tuple[str, ...] = ()
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +50,4 @@ class EngineSnapshot:
     problem: ProblemInfo | None = None
     next_retry_at_s: float | None = None
     worker_pid: int | None = None
+    pinned: bool = False

@@ -19,7 +19,7 @@ from rockfill.decode import DecodeError, decode
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -129,6 +129,18 @@ class StateDir:
         """Store a selftest's result."""
         self._selftests = {**self.selftests(), key: dict(result)}
         _write_atomically(self.path / "selftests.json", json.dumps(self._selftests, indent=1).encode() + b"\n")
+
+    def history(self) -> list[Any]:
+        """The stored lifecycle events, as they were given to `keep_history`."""
+        try:
+            value = json.loads((self.path / "history.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return []
+        return value if isinstance(value, list) else []
+
+    def keep_history(self, events: Sequence[Any]) -> None:
+        """Store the lifecycle events."""
+        _write_atomically(self.path / "history.json", json.dumps(events, separators=(",", ":")).encode() + b"\n")
 
     def choose(self, choices: Choices) -> None:
         """Write `choices` down."""

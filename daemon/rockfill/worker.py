@@ -44,6 +44,10 @@ COALESCE_S = 0.001
 _DEFAULT_SAMPLING = Sampling()
 
 
+# What the engine's thread does, one after another; an abort is for the other thread.
+Order = messages.Load | messages.Tokenize | messages.Generate | messages.Ping
+
+
 class Channel:
     """The worker's end of the link. `send` and `text` may be called from any thread and never block for long."""
 
@@ -115,7 +119,7 @@ class Worker:
         self._link = link
         self._engines = engines
         self._channel = Channel(link)
-        self._inbox: queue.SimpleQueue[messages.Load | messages.Tokenize | messages.Generate] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._aborted: set[int] = set()
         self._session: Session | None = None
         self._prompter: Prompter | None = None
@@ -135,7 +139,7 @@ class Worker:
                 traceback.print_exc()
                 self._channel.send(messages.Failed.of(ticket, _defect()))
 
-    def _carry_out(self, message: messages.Load | messages.Tokenize | messages.Generate) -> None:
+    def _carry_out(self, message: Order) -> None:
         match message:
             case messages.Load():
                 self._load(message)
@@ -143,6 +147,8 @@ class Worker:
                 self._channel.send(messages.Tokenized(ticket, tuple(self._ready_prompter().tokenize(text))))
             case messages.Generate():
                 self._generate(message)
+            case messages.Ping(ticket):
+                self._channel.send(messages.Pong(ticket))
 
     def _load(self, load: messages.Load) -> None:
         opener = self._engines.get(load.engine)
@@ -195,8 +201,6 @@ class Worker:
                 self._aborted = {ticket}  # runs come one after another: an older one needs no remembering
                 if self._session is not None:
                     self._session.abort()
-            case messages.Ping(ticket):
-                self._channel.send(messages.Pong(ticket))
             case _:
                 self._inbox.put(message)
 

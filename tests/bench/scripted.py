@@ -56,7 +56,7 @@ def _serve() -> None:
     worker = (sys.executable, "-m", "tests.bench.scripted")
     options = app.Options(configuration, model="fake", listen=arguments.listen, worker=worker)
     with StateDir.acquire(paths.state_dir(arguments.state_dir)) as state:
-        asyncio.run(app.serve(options, state, lambda line: print(line, flush=True)))  # noqa: T201 - `Appliance` reads it
+        asyncio.run(app.serve(options, state, lambda line: print(line, flush=True)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ WORKER = (sys.executable, "-P", str(Path(__file__).with_name("worker.py")))
 
 if __name__ == "__main__":
     arguments = parser().parse_args()
-    configuration = config.load(paths.config_file(arguments.config))
-    options = Options(configuration, model=arguments.model or "fake", listen=arguments.listen, worker=WORKER)
+    config_path = paths.config_file(arguments.config)
+    options = Options(
+        config.load(config_path), config_path, model=arguments.model or "fake", listen=arguments.listen, worker=WORKER
+    )
     with StateDir.acquire(paths.state_dir(arguments.state_dir)) as state:
         asyncio.run(serve(options, state, lambda line: print(line, flush=True)))

@@ -132,6 +132,8 @@ class FakeSession:
             case "flood":
                 sys.stdout.write("noise\n" * 20_000 + "x" * 100_000)
                 sys.stdout.flush()
+            case unknown:
+                raise ValueError(unknown)
 
 
 def _parts(script: dict[str, Any], prompt_ids: list[int]) -> list[str]:

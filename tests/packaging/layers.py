@@ -19,7 +19,7 @@ LAYERS = (
     "decode session",
     "config paths snapshots bus state link fim compat",
     "rkllm llama hub store hardware prompting",
-    "engine",
+    "engine watchdog",
     "completion downloads clocks telemetry access doctor selftest",
     "api client",
     "app worker",

@@ -7,7 +7,6 @@ import json
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +16,7 @@ from tests.appliance import ROOT, Appliance, ScriptedAppliance, environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 BUNDLED = bundled_models() / "rockfill-tiny" / "rockfill-tiny-q8_0.gguf"
 
@@ -60,10 +60,17 @@ def test_a_body_over_4_mib_is_refused(scripted_for_module: ScriptedAppliance) ->
     assert (answer.status, answer.json()["error"]["code"]) == (413, "body_too_large")
 
 
-@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer "}, {"Authorization": "Bearer wrong"}, {"X-API-Key": "x"}])
+@pytest.mark.parametrize(
+    "header", [{}, {"Authorization": "Bearer "}, {"Authorization": "Bearer wrong"}, {"X-API-Key": "x"}]
+)
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/v1/completions"), ("GET", "/v1/models"), ("POST", "/api/command/engine.get"), ("POST", "/api/command/no")],
+    [
+        ("POST", "/v1/completions"),
+        ("GET", "/v1/models"),
+        ("POST", "/api/command/engine.get"),
+        ("POST", "/api/command/no"),
+    ],
 )
 def test_nobody_gets_in_without_the_token(
     scripted_for_module: ScriptedAppliance, method: str, path: str, header: dict[str, str]
@@ -158,8 +165,10 @@ def test_without_the_cpu_extra_the_way_to_it_is_told(tmp_path: Path) -> None:
     launcher = [
         sys.executable,
         "-c",
-        f"import os, sys; os.environ['PYTHONPATH'] = {str(tmp_path / 'hide')!r} + ':' + os.environ['PYTHONPATH'];"
-        "from rockfill.cli.main import main; sys.exit(main())",
+        (
+            f"import os, sys; os.environ['PYTHONPATH'] = {str(tmp_path / 'hide')!r} + ':' + os.environ['PYTHONPATH'];"
+            "from rockfill.cli.main import main; sys.exit(main())"
+        ),
     ]
     appliance = Appliance(tmp_path / "state", launcher=launcher)
     appliance.start()

@@ -44,6 +44,7 @@ STATUS: Mapping[Code, int] = {
     Code.NPU_WEDGED: 503,
     Code.RUNTIME_UNSUPPORTED: 503,
     Code.MODEL_BUSY: 503,
+    Code.ENGINE_PAUSED: 503,
     Code.RUNTIME_MISSING: 503,
     Code.TOKENIZER_MISSING: 503,
     Code.DRIVER_TOO_OLD: 503,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     import argparse
 
 DEFAULT_URL = "http://127.0.0.1:8012"
+
+# How often `logs -f` asks for more, and how many lines the daemon keeps.
+FOLLOW_S = 0.5
+MOST_LINES = 200
 
 
 def complete(arguments: argparse.Namespace) -> int:
@@ -44,7 +49,7 @@ async def _complete(arguments: argparse.Namespace, prefix: str, suffix: str) -> 
 
 def status(arguments: argparse.Namespace) -> int:
     """Print what the appliance is doing; exit status 1 unless it would complete."""
-    value = asyncio.run(_status(arguments))
+    value = asyncio.run(_command(arguments, "engine.get", {}))
     if arguments.json:
         print(json.dumps(value, indent=1))
     else:
@@ -61,23 +66,73 @@ def status(arguments: argparse.Namespace) -> int:
     return 0 if value["state"] in ("ready", "busy") else 1
 
 
-async def _status(arguments: argparse.Namespace) -> dict[str, Any]:
+def logs(arguments: argparse.Namespace) -> int:
+    """Print what the engine printed."""
+    return asyncio.run(_logs(arguments))
+
+
+async def _logs(arguments: argparse.Namespace) -> int:
     async with _client(arguments) as client:
-        return await client.command("engine.get")
+        value = await client.command("engine.logs", {"lines": arguments.lines})
+        _print_lines(value["lines"])
+        seen = value["total"]
+        while arguments.follow:
+            await asyncio.sleep(FOLLOW_S)
+            value = await client.command("engine.logs", {"lines": MOST_LINES})
+            # Fewer in all than were seen: another worker has begun.
+            fresh = value["total"] - seen if value["total"] >= seen else value["total"]
+            _print_lines(value["lines"][-fresh:] if fresh else [])
+            seen = value["total"]
+    return 0
+
+
+def _print_lines(lines: list[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+def engine(arguments: argparse.Namespace) -> int:
+    """Carry out one of the engine's commands."""
+    name = arguments.engine_command
+    parameters = {"model": arguments.model} if name == "load" else {}
+    value = asyncio.run(_command(arguments, f"engine.{name}", parameters))
+    if arguments.json:
+        print(json.dumps(value, indent=1))
+    elif name == "history":
+        for event in value["events"]:
+            print(history_line(event))
+            for line in event["last_lines"]:
+                print(f"  | {line}")
+    elif name == "load":
+        print(f"{value['model']['name']} is loaded.")
+    else:
+        print(f"{name}: done.")
+    return 0
+
+
+async def _command(arguments: argparse.Namespace, type_: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    async with _client(arguments) as client:
+        return await client.command(type_, parameters)
+
+
+def history_line(event: dict[str, Any]) -> str:
+    """One line for people: ``2026-11-24 04:12:01 failed · fake · engine_crashed: …``."""
+    when = datetime.fromtimestamp(event["time_s"], tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    parts = [f"{when} {event['state']}"]
+    if event["model"]:
+        parts.append(event["model"])
+    if event["code"]:
+        parts.append(f"{event['code']}: {event['message']}")
+    return " · ".join(parts)
 
 
 def selftest(arguments: argparse.Namespace) -> int:
     """Run the selftest and print its result."""
-    value = asyncio.run(_selftest(arguments))
+    value = asyncio.run(_command(arguments, "selftest.run", {}))
     print(
         json.dumps({k: v for k, v in value.items() if k != "report"}, indent=1) if arguments.json else value["report"]
     )
     return 0
-
-
-async def _selftest(arguments: argparse.Namespace) -> dict[str, Any]:
-    async with _client(arguments) as client:
-        return await client.command("selftest.run")
 
 
 def status_line(value: dict[str, Any]) -> str:

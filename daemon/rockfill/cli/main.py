@@ -81,6 +81,33 @@ def parser() -> argparse.ArgumentParser:
     _remote(status)
     status.set_defaults(run="status")
 
+    logs = commands.add_parser("logs", help="what the engine printed last")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as it prints more")
+    logs.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="at most N lines (default 50)")
+    _remote(logs)
+    logs.set_defaults(run="logs")
+
+    engine = commands.add_parser("engine", help="load, unload and restart the model")
+    engine_commands = engine.add_subparsers(dest="engine_command", metavar="COMMAND", required=True)
+    for name, what in (
+        ("load", "load a model and make it the chosen one"),
+        ("unload", "unload it; the next request loads it again"),
+        ("restart", "start the engine anew, also one that was given up"),
+        ("pin", "keep the model loaded however long it is idle"),
+        ("unpin", "let it be unloaded again"),
+        ("pause", "refuse completions and free the machine"),
+        ("resume", "accept completions again"),
+        ("history", "what became of the engine lately"),
+    ):
+        command = engine_commands.add_parser(name, help=what)
+        if name == "load":
+            command.add_argument(
+                "model", metavar="MODEL", nargs="?", default="", help="a name; default: the chosen one"
+            )
+        command.add_argument("--json", action="store_true", help="print the answer as JSON")
+        _remote(command)
+        command.set_defaults(run="engine")
+
     selftest = commands.add_parser(
         "selftest",
         help="find out what the model does on this machine",
@@ -166,6 +193,14 @@ def _run(arguments: argparse.Namespace) -> int:
             from rockfill.cli import asking
 
             return asking.complete(arguments)
+        case "logs":
+            from rockfill.cli import asking
+
+            return asking.logs(arguments)
+        case "engine":
+            from rockfill.cli import asking
+
+            return asking.engine(arguments)
         case "selftest":
             from rockfill.cli import asking
 

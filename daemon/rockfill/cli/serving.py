@@ -23,7 +23,8 @@ def serve(arguments: argparse.Namespace) -> int:
     """Run the daemon until it is told to stop."""
     from rockfill import app
 
-    configuration = config.load(paths.config_file(arguments.config))
+    config_path = paths.config_file(arguments.config)
+    configuration = config.load(config_path)
     if arguments.listen is not None:
         try:
             config.parse_address(arguments.listen)
@@ -31,7 +32,7 @@ def serve(arguments: argparse.Namespace) -> int:
             raise Problem(Code.CONFIG_INVALID, f"--listen {error}.") from None
     if arguments.sysfs_root is not None:
         os.environ["ROCKFILL_SYSFS_ROOT"] = arguments.sysfs_root
-    options = app.Options(configuration, model=arguments.model, listen=arguments.listen)
+    options = app.Options(configuration, config_path, model=arguments.model, listen=arguments.listen)
     with StateDir.acquire(paths.state_dir(arguments.state_dir)) as state:
         try:
             asyncio.run(app.serve(options, state, _say))

@@ -94,6 +94,7 @@ class CompletionService:
         self._tickets = itertools.count(1)
         self._turns: dict[int, asyncio.Future[None]] = {}
         self._last_used_s = -switch_idle_s
+        self.paused = False
 
     @property
     def queue_depth(self) -> int:
@@ -102,8 +103,12 @@ class CompletionService:
     def start(self, request: CompletionRequest) -> Completion:
         """Take up `request`; to be entered with ``async with`` at once.
 
-        Raises `model_not_found`, `model_busy` or `queue_full`.
+        Raises `model_not_found`, `model_busy`, `engine_paused` or `queue_full`.
         """
+        if self.paused:
+            raise Problem(
+                Code.ENGINE_PAUSED, "The engine is paused.", "`rockfill engine resume`, or the page, lets it go on."
+            )
         target = self._find_model(request.model)
         self._refuse_hasty_switch(target)
         ticket = next(self._tickets)
@@ -132,7 +137,7 @@ class CompletionService:
         if snapshot.target in (None, target) or snapshot.phase is Phase.FAILED:
             return
         left_s = self._last_used_s + self._switch_idle_s - time.monotonic()
-        if left_s > 0 or snapshot.phase is not Phase.READY:
+        if left_s > 0 or snapshot.pinned or snapshot.phase is not Phase.READY:
             assert snapshot.target is not None
             raise Problem(
                 Code.MODEL_BUSY,

@@ -14,6 +14,22 @@ from rockfill.snapshots import Target
 
 
 @dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds; their reasons stand in the example configuration. `idle_unload_s` 0 means never."""
+
+    hello_s: float
+    load_s: float
+    accepted_s: float
+    first_token_s: float
+    token_gap_s: float
+    abort_s: float
+    stop_s: float
+    ping_s: float
+    pong_s: float
+    idle_unload_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class EnsureReady:
     """A caller wants `target` loaded, and asks in person: a permanent failure is tried again."""
 
@@ -70,8 +86,12 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedCame:
+    """The run begins. `prefill_tokens_per_second` is the slowest that was measured lately, None if nothing was."""
+
     epoch: int
     ticket: int
+    prompt_tokens: int = 0
+    prefill_tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +107,32 @@ class RunEnded:
     epoch: int
     ticket: int
     problem: ProblemInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PongCame:
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """The idle worker has grown too large: begin anew with a fresh one."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Whether the model is to stay loaded however long it is idle."""
+
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigure:
+    """Deadlines from now on; what runs already keeps its own."""
+
+    timeouts: Timeouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +169,10 @@ Event = (
     | AcceptedCame
     | FirstToken
     | RunEnded
+    | PongCame
+    | Recycle
+    | Pin
+    | Reconfigure
     | LinkLost
     | Exited
     | DeadlinePassed
@@ -154,6 +204,11 @@ class SendAbort:
 
 
 @dataclass(frozen=True, slots=True)
+class SendPing:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class Terminate:
     """Ask the child to go: close its link, SIGTERM its process group."""
 
@@ -179,4 +234,4 @@ class EndRun:
     problem: ProblemInfo
 
 
-Effect = Spawn | SendLoad | SendGenerate | SendAbort | Terminate | Kill | Settle | EndRun
+Effect = Spawn | SendLoad | SendGenerate | SendAbort | SendPing | Terminate | Kill | Settle | EndRun

@@ -29,15 +29,21 @@ from rockfill.engine.events import (
     LinkLost,
     LoadDone,
     LoadFailed,
+    Pin,
+    PongCame,
+    Reconfigure,
+    Recycle,
     Restart,
     RunEnded,
     SendAbort,
     SendGenerate,
     SendLoad,
+    SendPing,
     Settle,
     Spawn,
     Submit,
     Terminate,
+    Timeouts,
     Unload,
 )
 from rockfill.errors import Code, ProblemInfo
@@ -67,6 +73,14 @@ TRANSIENT = frozenset(
 # A process that SIGKILL has not ended by then sits in the kernel, in state D.
 REAP_S = 5.0
 
+# What a load may take beside its deadline: the slowest card that anybody boots from reads 20 MB/s.
+LOAD_BYTES_PER_S = 20e6
+
+# A prefill may take four times what the slowest one lately would need, since long prompts are slower per token; one
+# that was never measured gets ten tokens a second. A legitimate prefill must never be killed (rkllama issue 169).
+PREFILL_MARGIN = 4.0
+UNMEASURED_PREFILL_TOKENS_PER_S = 10.0
+
 # A worker whose link ends is about to end itself; its exit status tells more than a signal of ours would.
 LINGER_S = 0.5
 
@@ -90,6 +104,8 @@ class Limit(StrEnum):
     TOKEN_GAP = "token_gap"  # noqa: S105 - likewise
     ABORT = "abort"
     STOP = "stop"
+    PING = "ping"
+    PONG = "pong"
     REAP = "reap"
     RETRY = "retry"
 
@@ -101,17 +117,6 @@ class Deadline:
     limit: Limit
     seconds: float
     serial: int
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    hello_s: float
-    load_s: float
-    accepted_s: float
-    first_token_s: float
-    token_gap_s: float
-    abort_s: float
-    stop_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ class State:
     `target` is the model that is, or is to be, loaded. `waiters` are answered when it is ready or has failed.
     `running` is the job in the worker. `then` is set in `stopping`. `attempts` counts the workers started since the
     last completion that ended well. `crashers` counts, by fingerprint, the workers that a request took with it.
+    `idle_s` is for how long a loaded model has had nothing to do, `pinned` keeps it loaded all the same.
     """
 
     timeouts: Timeouts
@@ -144,6 +150,8 @@ class State:
     deadline: Deadline | None = None
     serial: int = 0
     crashers: tuple[tuple[str, int], ...] = ()
+    idle_s: float = 0.0
+    pinned: bool = False
 
 
 Step = tuple[State, tuple[Effect, ...]]
@@ -232,7 +240,10 @@ def _cancel(state: State, event: Cancel) -> Step:
     if _is_running(state, event.ticket):
         if _awaits(state, Limit.ABORT):
             return state, ()
-        return _timed(state, Limit.ABORT, state.timeouts.abort_s), (SendAbort(event.ticket),)
+        seconds = state.timeouts.abort_s
+        if state.deadline is not None and _awaits(state, Limit.FIRST_TOKEN):
+            seconds += state.deadline.seconds  # a prefill can't be interrupted on the NPU
+        return _timed(state, Limit.ABORT, seconds), (SendAbort(event.ticket),)
     if state.running is not None and state.running.ticket == event.ticket:  # its worker is on the way out
         return replace(state, running=None), (EndRun(event.ticket, CANCELLED),)
     gone = [waiter for waiter in state.waiters if waiter.ticket == event.ticket]
@@ -287,7 +298,8 @@ def _hello(state: State, event: HelloCame) -> Step:
     if state.phase is not Phase.STARTING:
         return state, ()
     assert state.target is not None
-    loading = _timed(replace(state, phase=Phase.LOADING), Limit.LOAD, state.timeouts.load_s)
+    seconds = state.timeouts.load_s + state.target.size_bytes / LOAD_BYTES_PER_S
+    loading = _timed(replace(state, phase=Phase.LOADING), Limit.LOAD, seconds)
     return loading, (SendLoad(state.target),)
 
 
@@ -304,9 +316,14 @@ def _load_failed(state: State, event: LoadFailed) -> Step:
 
 
 def _accepted(state: State, event: AcceptedCame) -> Step:
-    if not _is_running(state, event.ticket) or not _awaits(state, Limit.ACCEPTED):
+    if not _is_running(state, event.ticket) or not (_awaits(state, Limit.ACCEPTED) or _awaits(state, Limit.ABORT)):
         return state, ()
-    return _timed(state, Limit.FIRST_TOKEN, state.timeouts.first_token_s), ()
+    measured = event.prefill_tokens_per_second
+    rate = measured / PREFILL_MARGIN if measured else UNMEASURED_PREFILL_TOKENS_PER_S
+    seconds = state.timeouts.first_token_s + event.prompt_tokens / rate
+    if _awaits(state, Limit.ABORT):  # a prefill that has begun can't be interrupted on the NPU
+        return _timed(state, Limit.ABORT, seconds + state.timeouts.abort_s), ()
+    return _timed(state, Limit.FIRST_TOKEN, seconds), ()
 
 
 def _first_token(state: State, event: FirstToken) -> Step:
@@ -323,6 +340,24 @@ def _run_ended(state: State, event: RunEnded) -> Step:
     forgiven = tuple(entry for entry in state.crashers if entry[0] != state.running.fingerprint)
     ready = replace(state, phase=Phase.READY, running=None, deadline=None, crashers=forgiven, attempts=0)
     return _then(_admit(ready), told)
+
+
+def _pong(state: State, event: PongCame) -> Step:
+    if state.phase is not Phase.READY or not _awaits(state, Limit.PONG):
+        return state, ()
+    return _timed(state, Limit.PING, state.timeouts.ping_s), ()
+
+
+def _recycle(state: State, event: Recycle) -> Step:
+    return _stop(state, Next.LOAD) if state.phase is Phase.READY else (state, ())
+
+
+def _pin(state: State, event: Pin) -> Step:
+    return (state if state.pinned == event.pinned else replace(state, pinned=event.pinned)), ()
+
+
+def _reconfigure(state: State, event: Reconfigure) -> Step:
+    return (state if state.timeouts == event.timeouts else replace(state, timeouts=event.timeouts)), ()
 
 
 def _link_lost(state: State, event: LinkLost) -> Step:
@@ -376,6 +411,11 @@ def _deadline_passed(state: State, event: DeadlinePassed) -> Step:
     limit, seconds = state.deadline.limit, state.deadline.seconds
     if limit is Limit.RETRY:
         return _spawn(state)
+    if limit is Limit.PING:
+        idle = replace(state, idle_s=state.idle_s + seconds)
+        if 0 < state.timeouts.idle_unload_s <= idle.idle_s and not state.pinned:
+            return _stop(idle, Next.IDLE)
+        return _timed(idle, Limit.PONG, state.timeouts.pong_s), (SendPing(),)
     if limit is Limit.STOP:
         if state.problem is None and _ends_unasked(state):
             state = replace(state, problem=LINK_ENDED)
@@ -437,9 +477,11 @@ def _admit(state: State) -> Step:
             effects.append(SendGenerate(waiter.ticket))
         else:
             effects.append(EndRun(waiter.ticket, _model_busy(state)))
-    state = replace(state, waiters=(), running=running)
+    state = replace(state, waiters=(), running=running, idle_s=0.0)
     if running is not None:
         state = _timed(replace(state, phase=Phase.BUSY), Limit.ACCEPTED, state.timeouts.accepted_s)
+    else:
+        state = _timed(state, Limit.PING, state.timeouts.ping_s)
     return state, tuple(effects)
 
 
@@ -516,6 +558,7 @@ def _hung(limit: Limit, seconds: float) -> ProblemInfo:
         Limit.FIRST_TOKEN: "gave no first token",
         Limit.TOKEN_GAP: "gave no further token",
         Limit.ABORT: "did not stop when told to",
+        Limit.PONG: "did not answer while idle",
     }[limit]
     message = f"The engine {waited} within {seconds:g} s and was ended."
     advice = "Ask again; if it repeats, the model may be too large for this machine, or the limit too short."
@@ -535,6 +578,10 @@ _TABLE: dict[type[Event], Callable[[State, Any], Step]] = {
     AcceptedCame: _accepted,
     FirstToken: _first_token,
     RunEnded: _run_ended,
+    PongCame: _pong,
+    Recycle: _recycle,
+    Pin: _pin,
+    Reconfigure: _reconfigure,
     LinkLost: _link_lost,
     Exited: _exited,
     DeadlinePassed: _deadline_passed,

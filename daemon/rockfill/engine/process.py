@@ -73,6 +73,7 @@ class Child:
         self._status: int | None = None
         self._reported = False
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self.lines_total = 0
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._pidfd, self._reap)
 
@@ -262,6 +263,7 @@ class _Output(asyncio.Protocol):
     def _line(self, line: bytes) -> None:
         text = line[:LINE_BYTES].decode("utf-8", "replace").rstrip("\r")
         self._child.lines.append(text)
+        self._child.lines_total += 1
         now = self._loop.time()
         if now - self._second >= 1:
             if self._suppressed:

@@ -12,6 +12,7 @@ from rockfill.compat.runtime_log import facts_of, load_failed, problem_of
 from rockfill.engine import events as ev
 from rockfill.engine import machine
 from rockfill.errors import Code, Problem, ProblemInfo
+from rockfill.hardware.process import resident_bytes
 from rockfill.link import messages
 from rockfill.snapshots import EngineSnapshot, Phase
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from rockfill.compat.runtime_log import RuntimeFacts
+    from rockfill.engine.events import Timeouts
     from rockfill.engine.process import Child, Listener
     from rockfill.session import ModelFacts, Run
     from rockfill.snapshots import Target
 
 log = logging.getLogger(__name__)
+
+# Shorter prefills say more of the overhead than of the rate.
+MEASURABLE_PREFILL_TOKENS = 32
 
 
 class Spawner(Protocol):
@@ -122,17 +127,24 @@ class Supervisor:
     def __init__(
         self,
         spawn: Spawner,
-        timeouts: machine.Timeouts,
+        timeouts: Timeouts,
         *,
         prepare_load: Callable[[messages.Load], messages.Load] = lambda load: load,
         changed: Callable[[EngineSnapshot], None] = lambda snapshot: None,
+        recycle_growth_bytes: int = 0,
     ) -> None:
-        """`prepare_load` completes a `Load` with what this machine and its configuration say, or raises a `Problem`."""
+        """`prepare_load` completes a `Load` with what this machine and its configuration say, or raises a `Problem`.
+
+        An idle worker that has grown by more than `recycle_growth_bytes` since its first ping is replaced (0: never).
+        """
         self._spawn = spawn
         self._prepare_load = prepare_load
         self._changed = changed
+        self._recycle_growth_bytes = recycle_growth_bytes
+        self._resident_at_first: int | None = None
+        self._prefill_rates: deque[float] = deque(maxlen=16)
         self._state = machine.State(timeouts)
-        self._queue: asyncio.Queue[ev.Event] = asyncio.Queue()
+        self._queue: asyncio.Queue[ev.Event | asyncio.Future[None]] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
         self._armed: machine.Deadline | None = None
         self._child: Child | None = None
@@ -153,6 +165,11 @@ class Supervisor:
     def last_lines(self) -> tuple[str, ...]:
         """What the present worker, or the last one, printed last."""
         return tuple(self._child.lines) if self._child is not None else ()
+
+    @property
+    def lines_total(self) -> int:
+        """How many lines that worker has printed in all."""
+        return self._child.lines_total if self._child is not None else 0
 
     @property
     def runtime_facts(self) -> RuntimeFacts:
@@ -194,6 +211,20 @@ class Supervisor:
     def restart(self) -> None:
         self._queue.put_nowait(ev.Restart())
 
+    def pin(self, *, pinned: bool) -> None:
+        """Keep the model loaded however long it is idle, or not."""
+        self._queue.put_nowait(ev.Pin(pinned))
+
+    def reconfigure(self, timeouts: Timeouts) -> None:
+        """Use these deadlines from now on."""
+        self._queue.put_nowait(ev.Reconfigure(timeouts))
+
+    async def heartbeat(self) -> None:
+        """Return once the queue has been worked off to here: whoever waits in vain knows that it is stuck."""
+        beat = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(beat)
+        await beat
+
     def close(self) -> None:
         """End the worker for good; `run` returns when it is gone."""
         self._queue.put_nowait(ev.Close())
@@ -213,7 +244,11 @@ class Supervisor:
             if self._child is not None and self._state.phase is not Phase.CLOSED:
                 self._child.kill()
 
-    async def _step(self, event: ev.Event) -> None:
+    async def _step(self, event: ev.Event | asyncio.Future[None]) -> None:
+        if isinstance(event, asyncio.Future):
+            if not event.done():
+                event.set_result(None)
+            return
         before = self._state
         self._state, effects = machine.step(before, event)
         if self._state is not before:
@@ -228,7 +263,7 @@ class Supervisor:
     async def _perform(self, effect: ev.Effect) -> None:
         match effect:
             case ev.Spawn(epoch):
-                self._facts = self._fim_order = None
+                self._facts = self._fim_order = self._resident_at_first = None
                 try:
                     self._child = await self._spawn(_Ear(self, epoch))
                 except Problem as problem:
@@ -244,6 +279,8 @@ class Supervisor:
                 self._tell(self._generations[ticket].request)
             case ev.SendAbort(ticket):
                 self._tell(messages.Abort(ticket))
+            case ev.SendPing():
+                self._tell(messages.Ping(0))
             case ev.Terminate():
                 if self._child is not None:
                     self._child.terminate()
@@ -296,6 +333,7 @@ class Supervisor:
             problem=state.problem,
             next_retry_at_s=self._timer.when() if retrying and self._timer is not None else None,
             worker_pid=self._child.pid if self._child is not None and _has_child(state.phase) else None,
+            pinned=state.pinned,
         )
         if snapshot != self._snapshot:
             previous, self._snapshot = self._snapshot, snapshot
@@ -320,10 +358,10 @@ class Supervisor:
                 generation = self._generations.get(ticket)
                 if generation is not None:
                     generation.accept(message)
-                self._queue.put_nowait(ev.AcceptedCame(epoch, ticket))
+                slowest = min(self._prefill_rates, default=None)
+                self._queue.put_nowait(ev.AcceptedCame(epoch, ticket, message.prompt_tokens, slowest))
             case messages.Done(ticket, run):
-                if run.decode_s and run.generated_tokens > 1:
-                    self.tokens_per_second = round((run.generated_tokens - 1) / run.decode_s, 2)
+                self._measure(self._generations.get(ticket), run)
                 self._queue.put_nowait(ev.RunEnded(epoch, ticket))
                 self.ended(ticket, run, None)
             case messages.Failed(None):
@@ -339,7 +377,10 @@ class Supervisor:
             case messages.Loaded(facts, fim_order):
                 self._facts, self._fim_order = facts, fim_order
                 asyncio.get_running_loop().call_soon(self._loaded, epoch)
-            case messages.Pong() | messages.Tokenized():
+            case messages.Pong():
+                self._queue.put_nowait(ev.PongCame(epoch))
+                self._recycle_if_grown(epoch)
+            case messages.Tokenized():
                 pass
 
     def _loaded(self, epoch: int) -> None:
@@ -355,6 +396,27 @@ class Supervisor:
         lines = {"last_lines": list(self.last_lines[-20:])}
         told = known or problem
         self._queue.put_nowait(ev.LoadFailed(epoch, replace(told, detail={**(told.detail or {}), **lines})))
+
+    def _measure(self, generation: Generation | None, run: Run) -> None:
+        if run.decode_s and run.generated_tokens > 1:
+            self.tokens_per_second = round((run.generated_tokens - 1) / run.decode_s, 2)
+        prefilled = run.prefilled_tokens
+        if prefilled is None and generation is not None and generation.accepted is not None:
+            prefilled = generation.accepted.prompt_tokens  # some of it may have been cached; the slowest run counts
+        if prefilled is not None and prefilled >= MEASURABLE_PREFILL_TOKENS and run.prefill_s:
+            self._prefill_rates.append(prefilled / run.prefill_s)
+
+    def _recycle_if_grown(self, epoch: int) -> None:
+        """The idle worker has answered; is it larger than when it was loaded, by more than runs should leave?"""
+        assert self._child is not None
+        resident = resident_bytes(self._child.pid)
+        if resident is None:
+            return
+        if self._resident_at_first is None:
+            self._resident_at_first = resident
+        elif 0 < self._recycle_growth_bytes < resident - self._resident_at_first:
+            log.warning("the worker has grown by %d MB and is replaced", (resident - self._resident_at_first) / 1e6)
+            self._queue.put_nowait(ev.Recycle(epoch))
 
     def lost(self, epoch: int, problem: ProblemInfo | None) -> None:
         self._queue.put_nowait(ev.LinkLost(epoch, problem))

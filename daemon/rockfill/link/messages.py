@@ -97,7 +97,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Answered with `Pong` by the worker's link thread, and only while its engine thread is alive and idle."""
+    """Answered with `Pong` by the engine's thread: a worker that is idle and well answers at once."""
 
     TYPE: ClassVar = "ping"
     id: int

@@ -113,6 +113,7 @@ def target_at(path: Path) -> Target:
         engine=engine,
         path=str(path.absolute()),
         family=family.name if family is not None else None,
+        size_bytes=_size_bytes(path),
     )
 
 
@@ -136,4 +137,13 @@ def _from_manifest(directory: Path) -> Target:
         family=manifest.family,
         demonstration=manifest.demonstration,
         aliases=manifest.aliases,
+        size_bytes=_size_bytes(directory / manifest.file),
     )
+
+
+def _size_bytes(path: Path) -> int:
+    """How large the weights are; 0 for a file that is not there, which the load will say."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

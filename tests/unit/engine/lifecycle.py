@@ -19,13 +19,25 @@ from rockfill.engine.events import (
     LoadFailed,
     Settle,
     Submit,
+    Timeouts,
     Unload,
 )
-from rockfill.engine.machine import State, Timeouts, refuses, step
+from rockfill.engine.machine import State, refuses, step
 from rockfill.errors import Code, ProblemInfo
 from rockfill.snapshots import Target
 
-TIMEOUTS = Timeouts(hello_s=1, load_s=2, accepted_s=3, first_token_s=4, token_gap_s=5, abort_s=6, stop_s=7)
+TIMEOUTS = Timeouts(
+    hello_s=1,
+    load_s=2,
+    accepted_s=3,
+    first_token_s=4,
+    token_gap_s=5,
+    abort_s=6,
+    stop_s=7,
+    ping_s=8,
+    pong_s=9,
+    idle_unload_s=16,
+)
 A = Target("a", "fake", "/a", None)
 B = Target("b", "fake", "/b", None)
 CRASH = ProblemInfo(Code.ENGINE_CRASHED, "It crashed.")
@@ -56,6 +68,7 @@ STARTING = after(EnsureReady(1, A))
 STARTING_FOR_A_JOB = after(Submit(1, A))
 LOADING = after(HelloCame(1), start=STARTING)
 READY = after(LoadDone(1), start=LOADING)
+PINGED = expired(READY)
 BUSY = after(Submit(1, A), start=READY)
 PREFILLING = after(AcceptedCame(1, 1), start=BUSY)
 DECODING = after(FirstToken(1, 1), start=PREFILLING)
@@ -79,6 +92,7 @@ STATES: dict[str, State] = {
     "starting for a job": STARTING_FOR_A_JOB,
     "loading": LOADING,
     "ready": READY,
+    "pinged": PINGED,
     "busy": BUSY,
     "prefilling": PREFILLING,
     "decoding": DECODING,

@@ -20,6 +20,10 @@ from rockfill.engine.events import (
     LinkLost,
     LoadDone,
     LoadFailed,
+    Pin,
+    PongCame,
+    Reconfigure,
+    Recycle,
     Restart,
     RunEnded,
     Spawn,
@@ -69,6 +73,10 @@ def events(state: State) -> dict[str, Event]:
         "first token": FirstToken(epoch, 1),
         "run ended": RunEnded(epoch, 1),
         "run failed": RunEnded(epoch, 1, INVALID),
+        "pong": PongCame(epoch),
+        "recycle": Recycle(epoch),
+        "pin": Pin(pinned=True),
+        "reconfigure": Reconfigure(replace(TIMEOUTS, hello_s=77)),
         "link lost": LinkLost(epoch, None),
         "nonsense": LinkLost(epoch, NONSENSE),
         "exited": Exited(epoch, CRASH),
@@ -76,7 +84,7 @@ def events(state: State) -> dict[str, Event]:
     }
 
 
-OF_A_CHILD = (HelloCame, LoadDone, LoadFailed, AcceptedCame, FirstToken, RunEnded, LinkLost, Exited)
+OF_A_CHILD = (HelloCame, LoadDone, LoadFailed, AcceptedCame, FirstToken, RunEnded, PongCame, Recycle, LinkLost, Exited)
 WISHES = ("ensure", "ensure other", "submit", "submit other", "close")
 CHILD_ENDS = ("link lost", "nonsense", "exited")
 RUN_ENDS = ("run ended", "run failed")
@@ -87,11 +95,12 @@ TAKEN_UP: dict[str, tuple[str, ...]] = {
     "starting": (*WISHES, "cancel", "unload", "restart", "hello", *CHILD_ENDS, "deadline"),
     "starting for a job": (*WISHES, "cancel", "unload", "restart", "hello", *CHILD_ENDS, "deadline"),
     "loading": (*WISHES, "cancel", "unload", "restart", "loaded", "load failed", *CHILD_ENDS, "deadline"),
-    "ready": (*WISHES, "unload", "restart", *CHILD_ENDS),
+    "ready": (*WISHES, "unload", "restart", "recycle", *CHILD_ENDS, "deadline"),
+    "pinged": (*WISHES, "unload", "restart", "pong", "recycle", *CHILD_ENDS, "deadline"),
     "busy": (*WISHES, "cancel", "unload", "restart", "accepted", *RUN_ENDS, *CHILD_ENDS, "deadline"),
     "prefilling": (*WISHES, "cancel", "unload", "restart", "first token", *RUN_ENDS, *CHILD_ENDS, "deadline"),
     "decoding": (*WISHES, "cancel", "unload", "restart", *RUN_ENDS, *CHILD_ENDS, "deadline"),
-    "aborting": (*WISHES, "unload", "restart", *RUN_ENDS, *CHILD_ENDS, "deadline"),
+    "aborting": (*WISHES, "unload", "restart", "accepted", *RUN_ENDS, *CHILD_ENDS, "deadline"),
     "hung": (*WISHES, "cancel", "unload", "exited", "deadline"),
     "unloading": (*WISHES, "exited", "deadline"),
     "switching": (*WISHES, "cancel", "unload", "exited", "deadline"),
@@ -117,7 +126,8 @@ def test_every_phase_has_its_states() -> None:
 def test_a_state_takes_up_what_it_has_a_use_for_and_refuses_the_rest(name: str) -> None:
     state = STATES[name]
     taken_up = {kind for kind, event in events(state).items() if not refuses(state, event)}
-    assert taken_up == set(TAKEN_UP[name])
+    settings = set() if state.phase is Phase.CLOSED else {"pin", "reconfigure"}
+    assert taken_up == set(TAKEN_UP[name]) | settings
 
 
 @pytest.mark.parametrize("name", STATES)

@@ -23,11 +23,15 @@ from rockfill.engine.events import (
     LinkLost,
     LoadDone,
     LoadFailed,
+    Pin,
+    PongCame,
+    Recycle,
     Restart,
     RunEnded,
     SendAbort,
     SendGenerate,
     SendLoad,
+    SendPing,
     Settle,
     Spawn,
     Submit,
@@ -39,7 +43,7 @@ from rockfill.errors import Code
 from rockfill.snapshots import Phase
 from tests.unit.engine.lifecycle import CRASH, INVALID, NONSENSE, TIMEOUTS, A, B
 
-WITH_A_CHILD = (Phase.STARTING, Phase.LOADING, Phase.BUSY, Phase.STOPPING)
+WITH_A_CHILD = (Phase.STARTING, Phase.LOADING, Phase.READY, Phase.BUSY, Phase.STOPPING)
 
 
 class Walk:
@@ -81,7 +85,7 @@ class Walk:
                 self.in_worker = ticket
             case SendAbort(ticket):
                 assert ticket == self.in_worker
-            case Terminate() | Kill():
+            case SendPing() | Terminate() | Kill():
                 assert self.child is not None
             case Settle(ticket, _):
                 assert ticket in self.waiters
@@ -113,7 +117,7 @@ class Walk:
         self.feed(Cancel(self.a_ticket()))
 
     def command(self) -> None:
-        self.feed(self.chance.choice((Unload(), Restart())))
+        self.feed(self.chance.choice((Unload(), Restart(), Pin(pinned=True), Pin(pinned=False))))
 
     def the_child_goes_on(self) -> None:
         """What it would say next if all went well; this is what takes a walk through the whole lifecycle."""
@@ -131,6 +135,8 @@ class Walk:
                 self.feed(FirstToken(self.child, running))
             case Phase.BUSY, _:
                 self.feed(RunEnded(self.child, running))
+            case Phase.READY, Limit.PONG:
+                self.feed(PongCame(self.child))
             case Phase.STOPPING, _:
                 self.the_child_exits()
             case _:
@@ -147,7 +153,11 @@ class Walk:
             AcceptedCame(epoch, ticket),
             FirstToken(epoch, ticket),
             RunEnded(epoch, ticket, self.chance.choice((None, INVALID))),
+            PongCame(epoch),
+            Recycle(epoch),
             LinkLost(epoch, self.chance.choice((None, NONSENSE))),
+            PongCame(epoch),
+            Recycle(epoch),
         )
         self.feed(self.chance.choice(sayings))
 
@@ -193,7 +203,7 @@ class Walk:
 
     def check(self) -> None:
         self.check_that_everybody_is_answered_once_and_nobody_forgotten()
-        self.check_that_a_deadline_runs_wherever_a_child_owes_something()
+        self.check_that_a_deadline_runs_wherever_there_is_a_child()
         self.check_that_only_a_wedged_worker_outlives_its_state()
         self.check_that_the_state_makes_sense()
 
@@ -204,10 +214,11 @@ class Walk:
         assert max(self.answered.values(), default=1) == 1
         assert sorted(remembered) == [ticket for ticket in range(1, self.new_ticket()) if not self.answered[ticket]]
 
-    def check_that_a_deadline_runs_wherever_a_child_owes_something(self) -> None:
+    def check_that_a_deadline_runs_wherever_there_is_a_child(self) -> None:
         limit = self.state.deadline.limit if self.state.deadline else None
         if self.state.phase in WITH_A_CHILD:
             assert limit not in (None, Limit.RETRY)
+            assert (limit in (Limit.PING, Limit.PONG)) == (self.state.phase is Phase.READY)
             assert self.child == self.state.epoch
         elif self.state.phase is Phase.FAILED:
             assert limit in (None, Limit.RETRY)

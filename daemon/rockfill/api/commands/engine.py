@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rockfill.access.tokens import Scope
 from rockfill.api.commands.table import Json, NoParameters, command
+from rockfill.decode import Range
 from rockfill.state import Choices
 
 if TYPE_CHECKING:
     from rockfill.completion.service import CompletionService
+    from rockfill.engine.history import History
     from rockfill.engine.supervisor import Supervisor
     from rockfill.errors import ProblemInfo
     from rockfill.snapshots import Target
@@ -48,6 +50,9 @@ async def get(_: NoParameters, supervisor: Supervisor, completions: CompletionSe
         "tokens_per_second": supervisor.tokens_per_second,
         "queue_depth": completions.queue_depth,
         "worker_pid": snapshot.worker_pid,
+        "pinned": snapshot.pinned,
+        "paused": completions.paused,
+        "next_retry_in_s": _seconds_until(snapshot.next_retry_at_s),
     }
 
 
@@ -75,11 +80,64 @@ async def restart(_: NoParameters, supervisor: Supervisor) -> Json:
     return {}
 
 
+@command("engine.pin", scope=Scope.CONTROL)
+async def pin(_: NoParameters, supervisor: Supervisor) -> Json:
+    """Keep the model loaded: neither idleness nor a request for another one unloads it."""
+    supervisor.pin(pinned=True)
+    return {}
+
+
+@command("engine.unpin", scope=Scope.CONTROL)
+async def unpin(_: NoParameters, supervisor: Supervisor) -> Json:
+    """Let the model be unloaded again."""
+    supervisor.pin(pinned=False)
+    return {}
+
+
+@command("engine.pause", scope=Scope.CONTROL)
+async def pause(_: NoParameters, supervisor: Supervisor, completions: CompletionService) -> Json:
+    """Refuse completions and unload the model, so that the machine is free for something else."""
+    completions.paused = True
+    supervisor.unload()
+    return {}
+
+
+@command("engine.resume", scope=Scope.CONTROL)
+async def resume(_: NoParameters, supervisor: Supervisor, completions: CompletionService, models: ModelStore) -> Json:
+    """Accept completions again, and load the chosen model."""
+    completions.paused = False
+    await supervisor.ensure_ready(models.find(""))
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class LogsParameters:
+    """`lines` is at most how many of the last ones are wanted."""
+
+    lines: Annotated[int, Range(1, 200)] = 50
+
+
+@command("engine.logs", scope=Scope.CONTROL, parameters=LogsParameters)
+async def logs(parameters: LogsParameters, supervisor: Supervisor) -> Json:
+    """What the worker and its native library printed last."""
+    return {"lines": list(supervisor.last_lines[-parameters.lines :]), "total": supervisor.lines_total}
+
+
+@command("engine.history", scope=Scope.READ)
+async def history(_: NoParameters, events: History) -> Json:
+    """The last lifecycle events, oldest first."""
+    return {"events": [asdict(event) for event in events.events]}
+
+
 @command("models.list", scope=Scope.READ)
 async def list_models(_: NoParameters, models: ModelStore) -> Json:
     """The models on this machine."""
     chosen = models.chosen
     return {"models": [{**model_value(target), "chosen": target == chosen} for target in models.targets]}
+
+
+def _seconds_until(at_s: float | None) -> float | None:
+    return None if at_s is None else round(max(0.0, at_s - asyncio.get_running_loop().time()), 1)
 
 
 def model_value(target: Target) -> Json:

@@ -1,0 +1,75 @@
+"""What systemd is told: that we are ready, how we are, and that we still make progress.
+
+Outside of systemd (no ``NOTIFY_SOCKET``) nothing is sent and nothing is timed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from rockfill.snapshots import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from rockfill.snapshots import EngineSnapshot
+
+log = logging.getLogger(__name__)
+
+
+class ServiceManager:
+    """The service manager that started us, if one did."""
+
+    def __init__(self) -> None:
+        self._notifier = None
+        if "NOTIFY_SOCKET" in os.environ:
+            import sdnotify
+
+            self._notifier = sdnotify.SystemdNotifier()
+        self._status = ""
+
+    def ready(self) -> None:
+        """We listen; whoever was waiting for us may start."""
+        self._send("READY=1")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """The line that ``systemctl status`` shows."""
+        if text != self._status:
+            self._status = text
+            self._send(f"STATUS={text}")
+
+    async def watchdog(self, heartbeat: Callable[[], Awaitable[None]]) -> None:
+        """Send a sign of life as often as is asked for, each after a `heartbeat`: a stuck loop or queue sends none."""
+        asked_us = os.environ.get("WATCHDOG_USEC", "")
+        for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        if self._notifier is None or not asked_us.isdigit() or not for_us:
+            return
+        interval_s = int(asked_us) / 1e6 / 3
+        while True:
+            await heartbeat()
+            self._send("WATCHDOG=1")
+            await asyncio.sleep(interval_s)
+
+    def _send(self, message: str) -> None:
+        if self._notifier is not None:
+            self._notifier.notify(message)
+
+
+def status_text(snapshot: EngineSnapshot, tokens_per_second: float | None) -> str:
+    """One line for people: ``ready · codegemma:2b · RKLLM 1.2.3 · 10.2 tok/s``."""
+    parts = [snapshot.phase.value]
+    if snapshot.target is not None:
+        parts.append(snapshot.target.name)
+    if snapshot.facts is not None:
+        parts.append(snapshot.facts.runtime)
+    if tokens_per_second and snapshot.phase in (Phase.READY, Phase.BUSY):
+        parts.append(f"{tokens_per_second:.1f} tok/s")
+    if snapshot.problem is not None:
+        parts.append(snapshot.problem.message)
+    return " · ".join(parts)
