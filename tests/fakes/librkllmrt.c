@@ -10,7 +10,7 @@
  *
  * Build:  cc -std=c11 -shared -fPIC -fvisibility=hidden -pthread -DGENERATION=GEN_1_2_1 -o librkllmrt.so librkllmrt.c
  *         -DNO_VERSION_STRING leaves the version string out; -DMOVE_FIELD lays out RKLLMParam wrongly, so that a test
- *         can prove that it would notice.
+ *         can prove that it would notice; -DBUFFERED_LINES never flushes standard output.
  *
  * Control: $RKLLM_SIM_CONTROL names a file of "key=value" lines, read again at each call and each decoding step, so
  * that a running one can be told to misbehave. The keys, their defaults and their meaning stand at KEYS below. */
@@ -565,7 +565,8 @@ static bool is(const char *value, const char *word) { return strcmp(value, word)
 
 /* ---- What it prints --------------------------------------------------------------------------------------------- */
 
-/* Which of its lines the real library prints where is not known [?]: here I to stdout, W and E to stderr. */
+/* Which of its lines the real library prints where is not known [?]: here I to stdout, W and E to stderr. Nor is
+ * whether it flushes them: built with -DBUFFERED_LINES it leaves that to stdio, which keeps them back in a pipe. */
 __attribute__((format(printf, 1, 2))) static void log_line(const char *format, ...)
 {
     FILE *stream = format[0] == 'W' || format[0] == 'E' ? stderr : stdout;
@@ -574,7 +575,9 @@ __attribute__((format(printf, 1, 2))) static void log_line(const char *format, .
     vfprintf(stream, format, arguments);
     va_end(arguments);
     fputc('\n', stream);
+#ifndef BUFFERED_LINES
     fflush(stream);
+#endif
 }
 
 /* 1: a table of times after each run; 2: prompts and token ids too. */

@@ -48,19 +48,25 @@ def compiler() -> list[str] | None:
 
 
 def build(
-    generation: str, *, version_string: bool = True, move_field: bool = False, directory: Path | None = None
+    generation: str,
+    *,
+    version_string: bool = True,
+    move_field: bool = False,
+    buffered_lines: bool = False,
+    directory: Path | None = None,
 ) -> Path:
     """The compiled simulator of a generation (one of `GENERATIONS`), named ``librkllmrt.so`` in a folder of its own.
 
     Built once per source and options, below `directory` or the user's folder for temporary files; builds running at
     the same time do not disturb each other. `version_string` False leaves the version string out (1.1 has none
-    anyway), `move_field` lays RKLLMParam out wrongly. Raises CalledProcessError if the compiler refuses.
+    anyway), `move_field` lays RKLLMParam out wrongly, `buffered_lines` leaves lines in stdio's buffer. Raises CalledProcessError if the compiler refuses.
     """
     command = compiler()
     assert command is not None, "no C compiler; ask compiler() first"
     arguments = [*_FLAGS, f"-DGENERATION={_MACROS[generation]}", "-Wl,-soname,librkllmrt.so"]
     arguments += [] if version_string else ["-DNO_VERSION_STRING"]
     arguments += ["-DMOVE_FIELD"] if move_field else []
+    arguments += ["-DBUFFERED_LINES"] if buffered_lines else []
     source = SOURCE.read_bytes()
     key = hashlib.sha256(b"\0".join([source, *map(str.encode, [*command, *arguments])])).hexdigest()[:16]
     top = directory or Path(tempfile.gettempdir()) / f"rockfill-rkllm-simulator-{os.getuid()}"

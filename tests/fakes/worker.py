@@ -77,7 +77,8 @@ class FakeSession:
         finish: Finish = "length" if len(parts) == max_tokens else "stop"
         said = 0
         first = None
-        self._wait(script.get("prefill_s", 0), script)
+        if not aborted():
+            self._wait(script.get("prefill_s", 0), script)
         for part in parts:
             if aborted():
                 finish = "aborted"

@@ -70,6 +70,11 @@ TRANSIENT = frozenset(
     }
 )
 
+# After a run that ended so, the worker is replaced: what a native library does after its own failure nobody knows.
+UNTRUSTED = frozenset(
+    {Code.ENGINE_FAILED, Code.NPU_FAILED, Code.NPU_UNAVAILABLE, Code.OUT_OF_NPU_MEMORY, Code.TOO_MANY_FILES}
+)
+
 # A process that SIGKILL has not ended by then sits in the kernel, in state D.
 REAP_S = 5.0
 
@@ -337,6 +342,8 @@ def _run_ended(state: State, event: RunEnded) -> Step:
         return state, ()
     told = (EndRun(event.ticket, event.problem),) if event.problem else ()
     assert state.running is not None
+    if event.problem is not None and event.problem.code in UNTRUSTED:
+        return _then(_stop(replace(state, running=None, problem=event.problem), Next.LOAD), told)
     forgiven = tuple(entry for entry in state.crashers if entry[0] != state.running.fingerprint)
     ready = replace(state, phase=Phase.READY, running=None, deadline=None, crashers=forgiven, attempts=0)
     return _then(_admit(ready), told)
@@ -373,7 +380,8 @@ def _exited(state: State, event: Exited) -> Step:
     """The child is gone. A job that was still in it ends now, with whatever explains the exit."""
     problem = event.problem
     if state.problem is not None and _ends_unasked(state):
-        problem = state.problem  # it was ended for that; the exit status only tells of our own signal
+        # It was ended for that; the exit status only tells of our own signal, its last words may tell more.
+        problem = _with_last_lines(state.problem, event.problem)
     told: tuple[Effect, ...] = ()
     if state.running is not None:
         told = (EndRun(state.running.ticket, problem),)
@@ -531,6 +539,13 @@ def _blame(crashers: tuple[tuple[str, int], ...], fingerprint: str) -> tuple[tup
 
 
 # ---- what is said
+
+
+def _with_last_lines(problem: ProblemInfo, source: ProblemInfo) -> ProblemInfo:
+    lines = (source.detail or {}).get("last_lines")
+    if not lines or "last_lines" in (problem.detail or {}):
+        return problem
+    return replace(problem, detail={**(problem.detail or {}), "last_lines": lines})
 
 
 def _replaced(target: Target) -> ProblemInfo:

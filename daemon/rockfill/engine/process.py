@@ -74,6 +74,7 @@ class Child:
         self._reported = False
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self.lines_total = 0
+        self._marked = 0
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._pidfd, self._reap)
 
@@ -117,6 +118,15 @@ class Child:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def mark(self) -> None:
+        """Something new begins: only what is printed from here on explains how that ends."""
+        self._marked = self.lines_total
+
+    @property
+    def lines_since_mark(self) -> list[str]:
+        lines = list(self.lines)
+        return lines[max(0, len(lines) - (self.lines_total - self._marked)) :]
 
     def send(self, message: ToWorker) -> None:
         """Send `message`; without effect once the link is gone, which the listener hears of by itself."""
@@ -174,14 +184,15 @@ class Child:
         self._reported = True
         self.close_link()
         assert self._status is not None
-        self._listener.exited(explain(self._status, list(self.lines)))
+        self._listener.exited(explain(self._status, list(self.lines), self.lines_since_mark))
 
 
-def explain(status: int, lines: Sequence[str]) -> ProblemInfo:
-    """Why a worker ended that nobody had asked to end: by what the runtime is known to print before it does, else by
-    the exit status (negative: a signal). The last lines are in the detail."""
+def explain(status: int, lines: Sequence[str], telling: Sequence[str] | None = None) -> ProblemInfo:
+    """Why a worker ended that nobody had asked to end: by what the runtime is known to print before it does, looked
+    for in `telling` (None: in all `lines`), else by the exit status (negative: a signal). The last lines are in the
+    detail."""
     detail: dict[str, object] = {"exit_status": status, "last_lines": list(lines[-20:])}
-    known = problem_of(lines)
+    known = problem_of(lines if telling is None else telling)
     if known is not None:
         return replace(known, detail={**(known.detail or {}), **detail})
     if status == -signal.SIGKILL:

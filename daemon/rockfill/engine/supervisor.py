@@ -276,6 +276,8 @@ class Supervisor:
                 except Problem as problem:
                     self._queue.put_nowait(ev.LoadFailed(self._state.epoch, problem.info))
             case ev.SendGenerate(ticket):
+                if self._child is not None:
+                    self._child.mark()
                 self._tell(self._generations[ticket].request)
             case ev.SendAbort(ticket):
                 self._tell(messages.Abort(ticket))
@@ -369,7 +371,7 @@ class Supervisor:
                 asyncio.get_running_loop().call_soon(self._load_failed, epoch, message.problem)
             case messages.Failed(ticket):
                 assert ticket is not None
-                self._queue.put_nowait(ev.RunEnded(epoch, ticket, message.problem))
+                asyncio.get_running_loop().call_soon(self._run_failed, epoch, ticket, message.problem)
             case messages.Hello(version, _) if version != messages.LINK_VERSION:
                 self._queue.put_nowait(ev.LinkLost(epoch, _wrong_version(version)))
             case messages.Hello():
@@ -393,9 +395,16 @@ class Supervisor:
     def _load_failed(self, epoch: int, problem: ProblemInfo) -> None:
         """A load failed; the library's lines may know better why."""
         known = problem_of(self.last_lines) if problem.code in (Code.ENGINE_FAILED, Code.INVALID_MODEL) else None
-        lines = {"last_lines": list(self.last_lines[-20:])}
-        told = known or problem
-        self._queue.put_nowait(ev.LoadFailed(epoch, replace(told, detail={**(told.detail or {}), **lines})))
+        self._queue.put_nowait(ev.LoadFailed(epoch, self._with_last_lines(known or problem)))
+
+    def _run_failed(self, epoch: int, ticket: int, problem: ProblemInfo) -> None:
+        """A run failed; what the library printed since it began may know better why."""
+        if problem.code is Code.ENGINE_FAILED and self._child is not None and epoch == self._state.epoch:
+            problem = self._with_last_lines(problem_of(self._child.lines_since_mark) or problem)
+        self._queue.put_nowait(ev.RunEnded(epoch, ticket, problem))
+
+    def _with_last_lines(self, problem: ProblemInfo) -> ProblemInfo:
+        return replace(problem, detail={**(problem.detail or {}), "last_lines": list(self.last_lines[-20:])})
 
     def _measure(self, generation: Generation | None, run: Run) -> None:
         if run.decode_s and run.generated_tokens > 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import ctypes
+import platform
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -30,12 +31,22 @@ if TYPE_CHECKING:
 # "prompt: 1299 tokens, max context: 1020" was printed for a context of 1,024; whether it is always 4 is not known.
 RESERVED_CONTEXT_TOKENS = 8
 
+# 1.1.x takes more without a word, and answers with nonsense then [#93].
+MOST_CONTEXT_TOKENS_OF_1_1 = 4096
+
+# Fewer CPUs than the model has NPU cores are refused by `rkllm_init`; the RK3588 has the most, three.
+FEWEST_CPUS = 3
+
 _LINE_BUFFERED = 1  # _IOLBF, stdio.h
 
 
 @dataclass(frozen=True, slots=True)
 class RkllmOptions:
-    """How to load. `cpu_mask` has a bit for each core that the runtime's threads may use, 0 for its own choice."""
+    """How to load.
+
+    `cpu_mask` has a bit for each CPU core that the runtime's threads may use; fewer than `FEWEST_CPUS` of them, or a
+    release that does not take any, leave the choice to the runtime.
+    """
 
     context_tokens: int = 2048
     base_domain_id: int = 0
@@ -49,17 +60,24 @@ class RkllmSession:
     def __init__(self, model: Path, library: Path, options: RkllmOptions) -> None:
         """Load `model` (a ``.rkllm`` file with its tokenizer.json beside it) and see it produce a token.
 
-        Raises `tokenizer_missing`, `model_missing`, `runtime_missing`, `runtime_unsupported`, or
-        `engine_failed` where the library refuses the model; what it printed then says why.
+        Raises `tokenizer_missing`, `model_missing`, `invalid_model`, `runtime_missing`, `runtime_unsupported`,
+        `context_too_long`, or `engine_failed` where the library refuses the model; what it printed then says why.
         """
         _check_model(model)
         self._tokenizer = ModelTokenizer(model.with_name("tokenizer.json"))
         generation, version = _generation(library)
+        if generation is Generation.V1_1 and options.context_tokens > MOST_CONTEXT_TOKENS_OF_1_1:
+            raise Problem(
+                Code.CONTEXT_TOO_LONG,
+                f"Runtimes before 1.2 have at most {MOST_CONTEXT_TOKENS_OF_1_1} tokens of context.",
+                "Lower [rkllm] context_tokens in the configuration, or use a newer runtime.",
+            )
         _let_lines_through()
         self._library = Library.open(library, generation)
         self._generation = generation
         self._run: _Run | None = None
         self._running = False
+        self._abort_may_linger = False
         if self._library.init(self._parameters(model, options), self._on_emission) != 0:
             raise Problem(
                 Code.ENGINE_FAILED,
@@ -98,8 +116,9 @@ class RkllmSession:
         stop_ids |= self._tokenizer.eos_ids
         infer = self._library.abi.infer_param(max_tokens, self._sampling(sampling))
         run = _Run(stop_ids, max_tokens, on_text, aborted)
+        after_abort, self._abort_may_linger = self._abort_may_linger, False
         code = self._carry_out(run, prompt_ids, infer)
-        if code == 0 and run.silent and not aborted():
+        if code == 0 and run.tokenless and (after_abort or not run.finished) and not aborted():
             # An abort that came as the last run ended may have ended this one before it began; whether the library
             # forgets it is not documented. Nothing has been said yet, so asking once more is safe.
             run = _Run(stop_ids, max_tokens, on_text, aborted)
@@ -115,20 +134,23 @@ class RkllmSession:
 
     def abort(self) -> None:
         if self._running:
-            self._library.abort()
+            self._abort()
 
     def close(self) -> None:
         self._library.destroy()
 
+    def _abort(self) -> None:
+        self._abort_may_linger = True
+        self._library.abort()
+
     def _carry_out(self, run: _Run, ids: Sequence[int], infer: Struct) -> int:
         self._run = run
-        run.abort = self._library.abort
+        run.abort = self._abort
         self._running = True
         try:
             return self._library.run(self._library.abi.token_input(ids), infer)
         finally:
             self._running = False
-            run.flush()
 
     def _on_emission(self, emission: Emission) -> None:
         if self._run is not None:
@@ -148,7 +170,7 @@ class RkllmSession:
         extend.base_domain_id = options.base_domain_id
         if hasattr(extend, "embed_flash"):
             extend.embed_flash = int(options.embed_flash)
-        if options.cpu_mask and hasattr(extend, "enabled_cpus_mask"):
+        if options.cpu_mask.bit_count() >= FEWEST_CPUS and hasattr(extend, "enabled_cpus_mask"):
             extend.enabled_cpus_mask = options.cpu_mask
             extend.enabled_cpus_num = options.cpu_mask.bit_count()
         return param
@@ -159,7 +181,7 @@ class RkllmSession:
             return None
         made = self._library.abi.structures["RKLLMSamplingParam"]()
         made.top_k = sampling.top_k or 40
-        made.top_p = sampling.top_p
+        made.top_p = sampling.top_p or 1e-6  # a caller's 0 means the one best token; what 0 means here is not known
         made.temperature = sampling.temperature
         made.repeat_penalty = 1.0
         made.mirostat_tau, made.mirostat_eta = 5.0, 0.1
@@ -178,7 +200,7 @@ class RkllmSession:
             # The first run after a load finds no cache: what it prefilled beyond our ids, the runtime had put there.
             adds = prefilled > len(ids)
             self._facts = replace(self._facts, runtime_adds_bos=adds, bos_id=None if adds else self._facts.bos_id)
-        if code != 0 or run.silent:
+        if code != 0 or run.tokenless:
             raise Problem(
                 Code.ENGINE_FAILED,
                 "The model was loaded but gives no tokens.",
@@ -187,7 +209,10 @@ class RkllmSession:
 
 
 class _Run:
-    """What one run says, until one of our ends is reached. `emission` comes from a thread of the library's choice."""
+    """What one run says, until one of our ends is reached. `emission` comes from a thread of the library's choice.
+
+    Bytes at the end that never became a character are not said.
+    """
 
     def __init__(
         self,
@@ -205,7 +230,7 @@ class _Run:
         self._tokens = 0
         self._finish: Finish | None = None
         self._perf: Perf | None = None
-        self._heard = False
+        self.finished = False  # whether the library said that it is over
         self._started = time.perf_counter()
         self._first: float | None = None
         self._last = self._started
@@ -213,13 +238,13 @@ class _Run:
         self.abort: Callable[[], object] = lambda: None
 
     @property
-    def silent(self) -> bool:
-        """Whether nothing at all was heard: no token, and no word of an end."""
-        return not self._heard
+    def tokenless(self) -> bool:
+        """Whether no token came, not even one that ends the run."""
+        return self._first is None
 
     def emission(self, emission: Emission) -> None:
-        self._heard = True
         if emission.state == CallState.FINISH:
+            self.finished = True
             self._perf = emission.perf
         elif emission.state == CallState.ERROR:
             self.error = (emission.text or b"").decode("utf-8", "replace")
@@ -247,12 +272,6 @@ class _Run:
     def _end(self, finish: Finish) -> None:
         self._finish = finish
         self.abort()
-
-    def flush(self) -> None:
-        """The run is over: bytes that never became a character are said as U+FFFD, unless we ended it ourselves."""
-        rest = self._decoder.decode(b"", final=True)
-        if rest and self._finish is None:
-            self._on_text(rest, self._untold)
 
     def result(self, prompt_tokens: int) -> Run:
         perf = self._perf
@@ -301,6 +320,14 @@ def _generation(library: Path) -> tuple[Generation, str | None]:
             "Check [rkllm] library in the configuration, or install Rockchip's librkllmrt.so.",
         ) from None
     identity = identify(image)
+    machine = platform.machine()
+    if identity.architecture != machine:
+        raise Problem(
+            Code.RUNTIME_UNSUPPORTED,
+            f"The RKLLM runtime {library} is for {identity.architecture or 'another kind of machine'}, "
+            f"and this machine is {machine}.",
+            "Rockchip's runtime is for boards with an RK3588, in their 64-bit system; anywhere else use a GGUF model.",
+        )
     return settle(identity, Library.probe(library)), identity.version
 
 

@@ -23,7 +23,11 @@ _EOS_NAMES = (
 
 
 class ModelTokenizer:
-    """Ids of text and control tokens, and the vocabulary's own ends."""
+    """Ids of text and control tokens, and the vocabulary's own ends.
+
+    `eos_ids` are all tokens by which a model of some family ends. The runtime's own list can't be relied on: 1.3.0 has
+    it wrong for models converted with toolkit 1.2.2 (rknn-llm issue 534).
+    """
 
     def __init__(self, path: Path) -> None:
         """Load ``tokenizer.json``. Raises `tokenizer_missing`, also where it can't be read."""
@@ -48,6 +52,7 @@ class ModelTokenizer:
         self._tokenizer.encode_special_tokens = True  # special tokens in a text are text
         self._adds: list[int] = self._tokenizer.encode("").ids
         self._drop_dummy_prefix()
+        self.eos_ids = self._find_eos_ids()
 
     def encode(self, text: str) -> list[int]:
         """Ids of ordinary text, nothing added in front or behind."""
@@ -74,25 +79,34 @@ class ModelTokenizer:
             return self._adds[0]
         return next((found for name in _BOS_NAMES if (found := self.token_id(name)) is not None), None)
 
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """Every token by which a model of some family ends. The runtime's own list can't be relied on: 1.3.0 has it
-        wrong for models converted with toolkit 1.2.2 (rknn-llm issue 534)."""
-        return frozenset(found for name in _EOS_NAMES if (found := self.token_id(name)) is not None)
+    def _find_eos_ids(self) -> frozenset[int]:
+        """Only special tokens: in Gemma's vocabulary ``</s>`` is the HTML tag that ends struck-out text."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        special = frozenset(number for number, token in added.items() if token.special and token.content in _EOS_NAMES)
+        return special or frozenset(found for name in _EOS_NAMES if (found := self.token_id(name)) is not None)
 
     def _drop_dummy_prefix(self) -> None:
         """SentencePiece puts a space before each text; our pieces are parts of one text, and only a template knows
         where such a space belongs."""
-        normalizer = self._tokenizer.normalizer
-        if normalizer is not None:
-            state = json.loads(normalizer.__getstate__())
-            kept = [part for part in state.get("normalizers", [state]) if part["type"] != "Prepend"]
-            from tokenizers.normalizers import Sequence
+        from tokenizers import normalizers, pre_tokenizers
 
-            sequence = Sequence([])
-            sequence.__setstate__(json.dumps({"type": "Sequence", "normalizers": kept}).encode())
-            self._tokenizer.normalizer = sequence
-        pre_tokenizer = self._tokenizer.pre_tokenizer
-        if pre_tokenizer is not None and hasattr(pre_tokenizer, "prepend_scheme"):
-            pre_tokenizer.prepend_scheme = "never"
-            self._tokenizer.pre_tokenizer = pre_tokenizer
+        for name, parts, made in (
+            ("normalizer", "normalizers", normalizers.Sequence([])),
+            ("pre_tokenizer", "pretokenizers", pre_tokenizers.Sequence([])),
+        ):
+            component = getattr(self._tokenizer, name)
+            if component is not None:
+                state = json.loads(component.__getstate__())
+                kept = [_without_prefix(part) for part in state.get(parts, [state]) if part["type"] != "Prepend"]
+                made.__setstate__(json.dumps({"type": "Sequence", parts: kept}).encode())
+                setattr(self._tokenizer, name, made)
+
+
+def _without_prefix(part: dict[str, Any]) -> dict[str, Any]:
+    """A normaliser or pre-tokeniser, as tokenizer.json has it, that puts nothing before a text."""
+    changed = dict(part)
+    if "prepend_scheme" in part:
+        changed["prepend_scheme"] = "never"
+    if "add_prefix_space" in part:
+        changed["add_prefix_space"] = False
+    return changed
