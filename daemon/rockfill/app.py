@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -162,6 +163,8 @@ class _Appliance:
                 background.append(loading)
                 stopping = tasks.create_task(stop.wait(), name="wait for stop")
                 await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+                gc.collect()
+                gc.freeze()  # what is here now stays; no collection in the middle of an answer has to look at it
                 if not stop.is_set():
                     for line in _addresses(address, listener.getsockname()[1], self._token):
                         say(line)

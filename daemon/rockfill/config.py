@@ -114,7 +114,7 @@ def load(path: Path | None) -> Config:
         raise _invalid([f"{path}: cannot be read: {reason}"]) from None
     try:
         value = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: integers and nesting without end
         raise _invalid([f"{path}: not TOML: {error}"]) from None
     mistakes: list[str] = []
     config = Config()

@@ -121,7 +121,7 @@ def _boolean(value: Any, path: str, errors: _Errors, unknown: Unknown) -> Any:
 
 def _integer(value: Any, path: str, errors: _Errors, unknown: Unknown) -> Any:
     if isinstance(value, float) and value.is_integer():
-        return int(value)  # JavaScript has one number type and may write 16.0
+        value = int(value)  # JavaScript has one number type and may write 16.0
     if isinstance(value, bool) or not isinstance(value, int):
         _complain(errors, path, "must be an integer")
         return 0

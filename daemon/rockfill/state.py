@@ -34,6 +34,13 @@ class Choices:
     model: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What is read first: a newer version may have given any other field another shape."""
+
+    version: int = STATE_VERSION
+
+
 class StateDir:
     """A state directory that this process has locked. Use it as a context manager."""
 
@@ -98,7 +105,8 @@ class StateDir:
         path = self.path / "state.json"
         try:
             value = json.loads(path.read_bytes())
-            choices = decode(Choices, value)
+            version = decode(_Version, value).version
+            choices = decode(Choices, value) if version <= STATE_VERSION else Choices(version)
         except FileNotFoundError:
             return Choices()
         except (ValueError, RecursionError, DecodeError):

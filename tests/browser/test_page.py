@@ -1,113 +1,31 @@
-"""The page in a real browser, under a name as the appliance has on a LAN, which is not a secure context."""
+"""The page does what it says, in a real browser and with the real daemon."""
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from tests.not_run import not_run
+from tests.browser.driving import (
+    COMPLETIONS,
+    address,
+    answer_with,
+    ask_at_the_end_of,
+    editor,
+    ghost,
+    sign_in,
+    stream,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route
+    from playwright.sync_api import ConsoleMessage, Page
 
     from tests.appliance import Appliance, ScriptedAppliance
 
-HOST = "rock5.local"
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    f"--host-resolver-rules=MAP {HOST} 127.0.0.1",
-]
 ADD = "def add(a, b):\n    return "
-COMPLETIONS = "**/v1/completions"
 SOMETHING = re.compile(r"\S")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        not_run("browser", "chromium is not installed")
-    expect.set_options(timeout=15_000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that asks nobody but the appliance and throws nothing, whatever the test does with it."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-    wrong: list[str] = []
-
-    def check_host(request: Request) -> None:
-        if urlsplit(request.url).hostname not in (HOST, "127.0.0.1"):
-            wrong.append(f"asked for {request.url}")
-
-    page.on("request", check_host)
-    page.on("pageerror", lambda error: wrong.append(f"threw {error}"))
-    yield page
-    page.unroute_all(behavior="ignoreErrors")  # a poll may be on its way
-    context.close()
-    assert wrong == []
-
-
-def address(appliance: Appliance) -> str:
-    return f"http://{HOST}:{appliance.port}/"
-
-
-def sign_in(page: Page, appliance: Appliance) -> None:
-    page.goto(f"{address(appliance)}#token={appliance.token}")
-    expect(page.locator("#engine")).to_contain_text("ready")
-
-
-def editor(page: Page) -> Locator:
-    return page.get_by_role("textbox", name="Code")
-
-
-def ghost(page: Page) -> Locator:
-    return page.locator("#ghost")
-
-
-def ask_at_the_end_of(page: Page, text: str) -> None:
-    editor(page).fill(text)
-    page.keyboard.press("Control+Space")
-
-
-def stream(*texts: str, last: dict[str, Any] | None = None) -> str:
-    """An answer with these texts; `last` stands in the place of how it went."""
-    timings = {"first_token_ms": 12.5, "prompt_tokens": 20, "generated_tokens": len(texts)}
-    report = {"trimmed": {"prefix_chars": 0, "suffix_chars": 0, "files": 0}, "reused_tokens": None, "timings": timings}
-    events: list[Any] = [{"choices": [{"text": text, "finish_reason": None}]} for text in texts]
-    events.append(last or {"choices": [{"text": "", "finish_reason": "stop"}], "rockfill": report})
-    return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-
-
-def answer_with(page: Page, body: str) -> list[Request]:
-    """From now on completions are answered with `body`; gives the requests as they come."""
-    requests: list[Request] = []
-
-    def answer(route: Route) -> None:
-        requests.append(route.request)
-        route.fulfill(body=body, content_type="text/event-stream")
-
-    page.route(COMPLETIONS, answer)
-    return requests
 
 
 def test_a_completion_appears_as_ghost_text_and_tab_puts_it_into_the_text(page: Page, appliance: Appliance) -> None:
@@ -414,7 +332,8 @@ def test_a_narrow_phone_needs_no_sideways_scrolling(page: Page, appliance: Appli
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 360, "height": 640})
     sign_in(page, appliance)
-    page.route(COMPLETIONS, lambda route: route.fulfill(status=503, json=ERROR))
+    error = {"error": {"message": "x" * 300, "code": "queue_full"}}
+    page.route(COMPLETIONS, lambda route: route.fulfill(status=503, json=error))
     ask_at_the_end_of(page, "x" * 300)
     expect(page.locator("#problem")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == 360

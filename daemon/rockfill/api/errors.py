@@ -93,9 +93,13 @@ def sentence(info: ProblemInfo) -> str:
     return f"{info.message} {info.advice}".rstrip()
 
 
+# Made once: json.dumps makes a new one at each call that is not wholly of its defaults.
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def dumps(value: object) -> bytes:
     """JSON on one line without spaces: llama.vim looks for ``"content":"`` and takes nothing else."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encoder.encode(value).encode()
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -204,6 +204,7 @@ class Completion:
         self._service = service
         self._ticket = ticket
         self._turn = turn
+        self._arrived_s = self._started_s = time.perf_counter()
         self._generation: Generation | None = None
         self._result: CompletionResult | None = None
 
@@ -214,6 +215,8 @@ class Completion:
         return self._result
 
     async def __aenter__(self) -> Self:
+        if self._turn.done():
+            self._begin()  # the engine works while the caller still prepares its answer
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -223,11 +226,9 @@ class Completion:
             self._generation.cancel()
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
-        arrived_s = time.perf_counter()
-        await self._turn
-        started_s = time.perf_counter()
-        generation = self._generation = self._service.submit(self)
-        generation.when_over(lambda: self._service.leave(self._ticket))
+        if self._generation is None:
+            await self._turn
+        generation = self._generation or self._begin()
         output = OutputFilter(_rules(self.request, self.target.family))
         first_s: float | None = None
         async for text in generation:
@@ -243,18 +244,22 @@ class Completion:
         tail = output.flush()
         if tail:
             yield tail
-        self._result = self._report(generation, output, arrived_s, started_s, first_s)
+        self._result = self._report(generation, output, first_s)
 
-    def _report(
-        self, generation: Generation, output: OutputFilter, arrived_s: float, started_s: float, first_s: float | None
-    ) -> CompletionResult:
+    def _begin(self) -> Generation:
+        self._started_s = time.perf_counter()
+        generation = self._generation = self._service.submit(self)
+        generation.when_over(lambda: self._service.leave(self._ticket))
+        return generation
+
+    def _report(self, generation: Generation, output: OutputFilter, first_s: float | None) -> CompletionResult:
         run, accepted = generation.run, generation.accepted
         timings = Timings(
-            queue_ms=_ms(started_s - arrived_s),
-            first_token_ms=None if first_s is None else _ms(first_s - arrived_s),
+            queue_ms=_ms(self._started_s - self._arrived_s),
+            first_token_ms=None if first_s is None else _ms(first_s - self._arrived_s),
             prefill_ms=_ms(run.prefill_s) if run and run.prefill_s is not None else None,
             decode_ms=_ms(run.decode_s) if run and run.decode_s is not None else None,
-            total_ms=_ms(time.perf_counter() - arrived_s),
+            total_ms=_ms(time.perf_counter() - self._arrived_s),
         )
         return CompletionResult(
             model=self.target.name,

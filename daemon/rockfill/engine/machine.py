@@ -126,11 +126,16 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """Somebody who wants `target` loaded: a request to run (`job`), or a caller of `ensure_ready` (no job)."""
+    """Somebody who wants `target` loaded: a request to run (`job`), or a caller of `ensure_ready` (no job).
+
+    A job is `accepted` once a worker has begun with it. `workers` counts those that it was sent to.
+    """
 
     ticket: int
     job: bool
     fingerprint: str = ""
+    accepted: bool = False
+    workers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +331,8 @@ def _accepted(state: State, event: AcceptedCame) -> Step:
     measured = event.prefill_tokens_per_second
     rate = measured / PREFILL_MARGIN if measured else UNMEASURED_PREFILL_TOKENS_PER_S
     seconds = state.timeouts.first_token_s + event.prompt_tokens / rate
+    assert state.running is not None
+    state = replace(state, running=replace(state.running, accepted=True))
     if _awaits(state, Limit.ABORT):  # a prefill that has begun can't be interrupted on the NPU
         return _timed(state, Limit.ABORT, seconds + state.timeouts.abort_s), ()
     return _timed(state, Limit.FIRST_TOKEN, seconds), ()
@@ -383,10 +390,15 @@ def _exited(state: State, event: Exited) -> Step:
         # It was ended for that; the exit status only tells of our own signal, its last words may tell more.
         problem = _with_last_lines(state.problem, event.problem)
     told: tuple[Effect, ...] = ()
-    if state.running is not None:
-        told = (EndRun(state.running.ticket, problem),)
-        state = replace(state, crashers=_blame(state.crashers, state.running.fingerprint))
-    gone = replace(state, running=None, deadline=None, then=None)
+    waiters = state.waiters
+    job = state.running
+    if job is not None and _found_its_worker_dying(state, job, problem):
+        waiters = (job, *waiters)
+    elif job is not None:
+        told = (EndRun(job.ticket, problem),)
+        if not _killed_by_others(problem):
+            state = replace(state, crashers=_blame(state.crashers, job.fingerprint))
+    gone = replace(state, running=None, deadline=None, then=None, waiters=waiters)
     match state.phase, state.then:
         case Phase.STOPPING, Next.CLOSE:
             return replace(gone, phase=Phase.CLOSED, target=None, problem=None), told
@@ -481,7 +493,7 @@ def _admit(state: State) -> Step:
         if not waiter.job:
             effects.append(Settle(waiter.ticket, None))
         elif running is None:
-            running = waiter
+            running = replace(waiter, workers=waiter.workers + 1)
             effects.append(SendGenerate(waiter.ticket))
         else:
             effects.append(EndRun(waiter.ticket, _model_busy(state)))
@@ -528,6 +540,17 @@ def _ends_unasked(state: State) -> bool:
 
 def _awaits(state: State, limit: Limit) -> bool:
     return state.deadline is not None and state.deadline.limit is limit
+
+
+def _found_its_worker_dying(state: State, job: Waiter, problem: ProblemInfo) -> bool:
+    """Whether the worker died before it began with the job: the next one may have it, once."""
+    unasked = state.phase is not Phase.STOPPING or state.then is Next.FAIL
+    return unasked and problem.code is Code.ENGINE_CRASHED and not job.accepted and job.workers == 1
+
+
+def _killed_by_others(problem: ProblemInfo) -> bool:
+    """A SIGKILL that was not ours comes from the kernel, for want of memory, or from a person: not from the text."""
+    return problem.code is Code.ENGINE_CRASHED and (problem.detail or {}).get("exit_status") == -9
 
 
 def _blame(crashers: tuple[tuple[str, int], ...], fingerprint: str) -> tuple[tuple[str, int], ...]:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Shorter prefills say more of the overhead than of the rate.
+# Shorter runs say more of the overhead than of the rate.
 MEASURABLE_PREFILL_TOKENS = 32
+MEASURABLE_DECODED_TOKENS = 8
 
 
 class Spawner(Protocol):
@@ -313,11 +314,11 @@ class Supervisor:
 
     def _expire(self, deadline: machine.Deadline) -> None:
         running = self._state.running
-        if deadline.limit is machine.Limit.TOKEN_GAP and running is not None:
+        generation = self._generations.get(running.ticket) if running is not None else None
+        if deadline.limit is machine.Limit.TOKEN_GAP and generation is not None:
             # Tokens do not pass through the queue; the time of the last one says whether the gap is real.
             loop = asyncio.get_running_loop()
-            last_at_s = self._generations[running.ticket].last_token_at_s
-            left_s = last_at_s + deadline.seconds - loop.time()
+            left_s = generation.last_token_at_s + deadline.seconds - loop.time()
             if left_s > 0:
                 self._timer = loop.call_later(left_s, self._expire, deadline)
                 return
@@ -350,22 +351,24 @@ class Supervisor:
             return
         match message:
             case messages.Token(ticket, text, tokens):
-                generation = self._generations.get(ticket)
+                generation = self._in_worker(ticket)
                 if generation is not None:
                     first = generation.tokens == 0
                     generation.push(text, tokens, asyncio.get_running_loop().time())
                     if first:
                         self._queue.put_nowait(ev.FirstToken(epoch, ticket))
             case messages.Accepted(ticket):
-                generation = self._generations.get(ticket)
+                generation = self._in_worker(ticket)
                 if generation is not None:
                     generation.accept(message)
                 slowest = min(self._prefill_rates, default=None)
                 self._queue.put_nowait(ev.AcceptedCame(epoch, ticket, message.prompt_tokens, slowest))
             case messages.Done(ticket, run):
-                self._measure(self._generations.get(ticket), run)
-                self._queue.put_nowait(ev.RunEnded(epoch, ticket))
-                self.ended(ticket, run, None)
+                generation = self._in_worker(ticket)
+                if generation is not None:
+                    self._measure(generation, run)
+                    self._queue.put_nowait(ev.RunEnded(epoch, ticket))
+                    self.ended(ticket, run, None)
             case messages.Failed(None):
                 # What the library printed before was written before; one turn of the loop later it has been read.
                 asyncio.get_running_loop().call_soon(self._load_failed, epoch, message.problem)
@@ -384,6 +387,11 @@ class Supervisor:
                 self._recycle_if_grown(epoch)
             case messages.Tokenized():
                 pass
+
+    def _in_worker(self, ticket: int) -> Generation | None:
+        """The generation that runs under `ticket`; None if none does, and whatever a worker says of it is idle talk."""
+        running = self._state.running
+        return self._generations.get(ticket) if running is not None and running.ticket == ticket else None
 
     def _loaded(self, epoch: int) -> None:
         if load_failed(self.last_lines):
@@ -406,11 +414,11 @@ class Supervisor:
     def _with_last_lines(self, problem: ProblemInfo) -> ProblemInfo:
         return replace(problem, detail={**(problem.detail or {}), "last_lines": list(self.last_lines[-20:])})
 
-    def _measure(self, generation: Generation | None, run: Run) -> None:
-        if run.decode_s and run.generated_tokens > 1:
+    def _measure(self, generation: Generation, run: Run) -> None:
+        if run.decode_s and run.generated_tokens >= MEASURABLE_DECODED_TOKENS:
             self.tokens_per_second = round((run.generated_tokens - 1) / run.decode_s, 2)
         prefilled = run.prefilled_tokens
-        if prefilled is None and generation is not None and generation.accepted is not None:
+        if prefilled is None and generation.accepted is not None:
             prefilled = generation.accepted.prompt_tokens  # some of it may have been cached; the slowest run counts
         if prefilled is not None and prefilled >= MEASURABLE_PREFILL_TOKENS and run.prefill_s:
             self._prefill_rates.append(prefilled / run.prefill_s)

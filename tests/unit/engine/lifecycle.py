@@ -77,7 +77,7 @@ HUNG = expired(DECODING)  # killed, its job still to be answered for
 UNLOADING = after(Unload(), start=READY)
 SWITCHING = after(EnsureReady(1, B), start=READY)
 LOAD_FAILING = after(LoadFailed(1, INVALID), start=LOADING)
-LINK_GONE = after(LinkLost(1, None), start=BUSY)
+LINK_GONE = after(LinkLost(1, None), start=DECODING)
 CLOSING = after(Close(), start=READY)
 KILLED = expired(UNLOADING)
 RETRYING = after(Exited(1, CRASH), Exited(2, CRASH), start=READY)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rockfill.engine.events import (
+    AcceptedCame,
     EnsureReady,
     Exited,
     HelloCame,
@@ -98,7 +99,7 @@ def test_a_request_that_took_two_workers_with_it_is_refused_and_no_other() -> No
     state = READY
     for epoch in (1, 2):
         state = after(Submit(NEW, A, "bad"), start=state)
-        state = after(Exited(epoch, CRASH), start=state)
+        state = after(AcceptedCame(epoch, NEW), Exited(epoch, CRASH), start=state)
         state = expired(state) if state.phase is Phase.FAILED else state
         state = after(HelloCame(epoch + 1), LoadDone(epoch + 1), start=state)
     assert told(step(state, Submit(NEW, A, "bad"))[1]) == {NEW: Code.REQUEST_CRASHES_ENGINE}
@@ -107,8 +108,9 @@ def test_a_request_that_took_two_workers_with_it_is_refused_and_no_other() -> No
 
 
 def test_a_request_that_crashed_once_and_then_ran_is_forgiven() -> None:
-    state = after(Submit(1, A, "odd"), Exited(1, CRASH), HelloCame(2), LoadDone(2), start=READY)
-    state = after(Submit(2, A, "odd"), RunEnded(2, 2), Submit(3, A, "odd"), Exited(2, CRASH), start=state)
+    state = after(Submit(1, A, "odd"), AcceptedCame(1, 1), Exited(1, CRASH), HelloCame(2), LoadDone(2), start=READY)
+    state = after(Submit(2, A, "odd"), RunEnded(2, 2), start=state)
+    state = after(Submit(3, A, "odd"), AcceptedCame(2, 3), Exited(2, CRASH), start=state)
     assert step(state, Submit(4, A, "odd"))[0].waiters
 
 
@@ -116,6 +118,24 @@ def test_few_suspects_are_remembered() -> None:
     state = READY
     for number in range(100):
         ready = replace(state, attempts=0)
-        state = after(Submit(number, A, f"text {number}"), Exited(ready.epoch, CRASH), start=ready)
+        accepted = AcceptedCame(ready.epoch, number)
+        state = after(Submit(number, A, f"text {number}"), accepted, Exited(ready.epoch, CRASH), start=ready)
         state = after(HelloCame(state.epoch), LoadDone(state.epoch), start=state)
     assert [fingerprint for fingerprint, _ in state.crashers] == [f"text {number}" for number in range(68, 100)]
+
+
+def test_a_job_that_found_its_worker_dying_goes_to_the_next_one_once() -> None:
+    state = after(Submit(NEW, A, "text"), start=READY)
+    state, effects = step(state, Exited(1, CRASH))
+    assert effects == (Spawn(2),)
+    state, effects = step(after(HelloCame(2), start=state), LoadDone(2))
+    assert effects == (SendGenerate(NEW),)
+    state, effects = step(state, Exited(2, CRASH))
+    assert told(effects) == {NEW: Code.ENGINE_CRASHED}
+    assert state.crashers == (("text", 1),)
+
+
+def test_a_kill_that_was_not_ours_is_not_blamed_on_the_text() -> None:
+    killed = ProblemInfo(Code.ENGINE_CRASHED, "It was killed.", detail={"exit_status": -9})
+    state = after(Submit(NEW, A, "text"), AcceptedCame(1, NEW), Exited(1, killed), start=READY)
+    assert state.crashers == ()

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rockfill.engine.machine import Limit
 from rockfill.errors import Code, Problem, ProblemInfo
-from rockfill.link.messages import Generate
+from rockfill.link.messages import Done, Generate
+from rockfill.session import Run
 from rockfill.snapshots import Phase, Target
 from tests.engines import PATIENT, WORKER, Engine, Script, engine, rogue
 
@@ -364,7 +366,23 @@ async def test_a_worker_that_ends_a_run_before_it_begins_does_not_end_the_superv
         assert problem.code is Code.ENGINE_HUNG
 
 
-# ---- output, order, end
+# ---- output, races, end
+
+
+async def test_a_token_gap_that_ends_with_the_run_itself_is_none(running: Engine, script: Script) -> None:
+    """The worker's `Done` and the timer may come in the same turn of the loop."""
+    script.says(text="x" * 500, token_s=0.01)
+    supervisor = running.supervisor
+    generation = supervisor.submit(script.target, request("a"))
+    await anext(aiter(generation))
+    await supervisor.heartbeat()  # the first token has been taken up
+    gap = supervisor._armed
+    assert gap is not None
+    assert gap.limit is Limit.TOKEN_GAP
+    supervisor.heard(supervisor._state.epoch, Done(generation.request.id, Run("stop", 1, None, None, None, None)))
+    supervisor._expire(gap)
+    assert generation.run is not None
+    assert (await running.reaches(Phase.READY)).problem is None
 
 
 async def test_a_flood_of_output_does_not_block_the_run(running: Engine, script: Script) -> None:
