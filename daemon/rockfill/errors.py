@@ -31,6 +31,7 @@ class Code(StrEnum):
     FIM_UNSUPPORTED = "fim_unsupported"
     QUEUE_FULL = "queue_full"
     CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
 
     # engine: the worker or the native library behind it
     ENGINE_NOT_INSTALLED = "engine_not_installed"

@@ -30,6 +30,7 @@ STATUS: Mapping[Code, int] = {
     Code.HOST_NOT_ALLOWED: 403,
     Code.FIM_UNSUPPORTED: 501,
     Code.QUEUE_FULL: 503,
+    Code.SUPERSEDED: 409,
     Code.CANCELLED: 499,  # nobody is left to read it; the number nginx logs for a client that went away
     Code.ENGINE_NOT_INSTALLED: 503,
     Code.MODEL_MISSING: 503,

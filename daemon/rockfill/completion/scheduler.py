@@ -6,7 +6,15 @@ One generation runs at a time; the others wait in the order of their coming, in 
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
+
+
+class Priority(IntEnum):
+    """Who goes first: somebody who waits while typing, anybody else, and what nobody waits for."""
+
+    TYPING = 0
+    PLAIN = 1
+    BACKGROUND = 2
 
 
 class Admission(Enum):

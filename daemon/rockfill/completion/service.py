@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from rockfill.completion.scheduler import Admission, Scheduler
+from rockfill.completion.scheduler import Admission, Priority, Scheduler
 from rockfill.errors import Code, Problem
 from rockfill.fim.families import BY_NAME
 from rockfill.fim.output import Mode, OutputFilter, OutputRules
@@ -35,7 +35,10 @@ class CompletionRequest:
     """What to complete, whatever dialect it came in.
 
     `suffix` None asks for plain continuation. `mode` says how the text is ended and tidied (`fim.output`).
-    `model` is a name as the caller wrote it, "" for whichever is chosen.
+    `model` is a name as the caller wrote it, "" for whichever is chosen. `priority` says who goes first; a request of
+    `Priority.TYPING` supersedes an earlier one of the same `client` (whatever tells one from another) that it is an
+    edit of, and any request one of the same `session`, where that is not "". `predict_s` is how long the text may take
+    before it ends at the next line's end.
     """
 
     prefix: str
@@ -48,6 +51,10 @@ class CompletionRequest:
     stops: tuple[str, ...] = ()
     mode: Mode = "raw"
     n_indent: int = 0
+    priority: Priority = Priority.PLAIN
+    client: str = ""
+    session: str = ""
+    predict_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
