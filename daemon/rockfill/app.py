@@ -118,6 +118,7 @@ class _Appliance:
             self._models.find,
             max_queue=config.completion.max_queue,
             switch_idle_s=config.engine.switch_idle_s,
+            first_token_target_s=config.completion.first_token_target_s,
         )
         gate = Gate(access, HostNames(socket.gethostname(), config.server.allowed_hosts), f"rockfill_{port}")
         services = {

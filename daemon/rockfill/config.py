@@ -57,6 +57,7 @@ class Rkllm:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
+    first_token_target_s: Annotated[float, Range(0.05, 60)] = 1.0
     max_queue: Annotated[int, Range(0, 10_000)] = 64
 
 

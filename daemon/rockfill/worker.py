@@ -105,11 +105,13 @@ class Channel:
                 if not self._unsent:
                     self._lock.wait(COALESCE_S)
                     self._flush()
-                rest, self._unsent = bytes(self._unsent), bytearray()
+                rest = bytes(self._unsent)
             try:
                 self._link.sendall(rest)
             except OSError:
                 return
+            with self._lock:
+                del self._unsent[: len(rest)]  # only now: until then nobody else may write
 
 
 class Worker:

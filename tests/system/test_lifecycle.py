@@ -142,7 +142,7 @@ def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(scripted: Scrip
     running, _ = stream(scripted, {"prompt": "p", "max_tokens": 1000})
     waiting = http.client.HTTPConnection("127.0.0.1", scripted.port)
     headers = {"Authorization": f"Bearer {scripted.token}"}
-    waiting.request("POST", "/v1/completions", json.dumps({"prompt": "p", "max_tokens": 1000}), headers)
+    waiting.request("POST", "/v1/completions", json.dumps({"prompt": "another", "max_tokens": 1000}), headers)
     while scripted.command("engine.get")["queue_depth"] == 0:
         time.sleep(0.01)
     waiting.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rockfill import __version__
 from rockfill.errors import Code, Problem
@@ -35,14 +35,20 @@ EXIT_STATUS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes no abbreviations, in subcommands either: the next option would change what they mean."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar; each subcommand imports what it runs only when it is run."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="rockfill",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"rockfill {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)

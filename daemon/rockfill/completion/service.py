@@ -1,4 +1,8 @@
-"""The completion service: waits a request's turn, runs it on the engine, filters the text, reports how it went."""
+"""The completion service: waits a request's turn, runs it on the engine, filters the text, reports how it went.
+
+A request is a `Completion`. What the engine runs is a `_Flight`, for one completion or several that ask the same; it
+may take several runs, as background work makes way. The policy of all this is `scheduler`'s.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,15 @@ import hashlib
 import itertools
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from rockfill.completion.scheduler import Admission, Priority, Scheduler
-from rockfill.errors import Code, Problem
+from rockfill.completion import scheduler as policy
+from rockfill.completion.budget import Budget
+from rockfill.completion.cache import Remembered, TypedAhead
+from rockfill.completion.scheduler import Arrival, Priority, Scheduler
+from rockfill.engine.stream import Reader, TextStream
+from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.fim.families import BY_NAME
 from rockfill.fim.output import Mode, OutputFilter, OutputRules
 from rockfill.link.messages import File, Generate, Trimmed
@@ -29,6 +37,11 @@ if TYPE_CHECKING:
 # long: enough for the CPU engine, and nothing that anybody feels.
 FIGURES_WAIT_S = 0.005
 
+# Some thousands of completions with their prefixes; a board has 4 GB and needs most of them for the model.
+CACHE_CHARS = 4_000_000
+
+SUPERSEDED = ProblemInfo(Code.SUPERSEDED, "A newer request has made this one pointless.")
+
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
@@ -37,8 +50,9 @@ class CompletionRequest:
     `suffix` None asks for plain continuation. `mode` says how the text is ended and tidied (`fim.output`).
     `model` is a name as the caller wrote it, "" for whichever is chosen. `priority` says who goes first; a request of
     `Priority.TYPING` supersedes an earlier one of the same `client` (whatever tells one from another) that it is an
-    edit of, and any request one of the same `session`, where that is not "". `predict_s` is how long the text may take
-    before it ends at the next line's end.
+    edit of, and any request one of the same `session`, where that is not "". Only typing is answered from memory, and
+    kept within a prompt that the engine can read in time. `predict_s` is how long the text may take before it ends at
+    the next line's end.
     """
 
     prefix: str
@@ -59,7 +73,7 @@ class CompletionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """In milliseconds; None where the engine did not tell."""
+    """In milliseconds; None where the engine did not tell, or was not asked."""
 
     queue_ms: float
     first_token_ms: float | None
@@ -70,20 +84,25 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class CompletionResult:
-    """How a completion went. `reused_tokens` of the prompt were still in the engine's KV cache."""
+    """How a completion went.
+
+    `reused_tokens` of the prompt were still in the engine's KV cache. `from_memory` is how many characters of the
+    engine's text were known from an earlier request; if all were, the engine was not asked and has no figures.
+    """
 
     model: str
     finish_reason: Literal["stop", "length"]
     prompt_tokens: int
     generated_tokens: int
     reused_tokens: int | None
+    from_memory: int
     trimmed: Trimmed
     ignored: tuple[str, ...]
     timings: Timings
 
 
 class CompletionService:
-    """Runs completions on the engine, one at a time."""
+    """Runs completions on the engine, one flight at a time."""
 
     def __init__(
         self,
@@ -92,14 +111,18 @@ class CompletionService:
         *,
         max_queue: int,
         switch_idle_s: float,
+        first_token_target_s: float,
     ) -> None:
         """`find_model` resolves a name ("" for the chosen model) or raises `model_not_found`."""
         self._supervisor = supervisor
         self._find_model = find_model
         self._switch_idle_s = switch_idle_s
         self._scheduler = Scheduler(max_queue)
+        self._memory = TypedAhead(CACHE_CHARS)
+        self._budget = Budget(first_token_target_s)
         self._tickets = itertools.count(1)
-        self._turns: dict[int, asyncio.Future[None]] = {}
+        self._flights: dict[int, _Flight] = {}
+        self._completions: dict[int, Completion] = {}
         self._last_used_s = -switch_idle_s
         self.paused = False
 
@@ -117,26 +140,59 @@ class CompletionService:
                 Code.ENGINE_PAUSED, "The engine is paused.", "`rockfill engine resume`, or the page, lets it go on."
             )
         target = self._find_model(request.model)
-        self._refuse_hasty_switch(target)
-        ticket = next(self._tickets)
-        return Completion(self, request, target, ticket, self._queue_up(ticket))
+        if request.priority is Priority.TYPING and not request.budget_tokens:
+            tokens = self._budget.tokens(self._supervisor.prefill_tokens_per_second)
+            request = replace(request, budget_tokens=tokens)
+        place = _place(request, target) if _is_memorable(request) else ""
+        remembered = self._memory.find(place, request.prefix) if place else None
+        completion = Completion(self, request, target, next(self._tickets), place, remembered)
+        if completion.needs_engine:
+            self._refuse_hasty_switch(target)
+            self._arrive(completion)
+        return completion
 
-    def _queue_up(self, ticket: int) -> asyncio.Future[None]:
-        """A future that is done when it is this ticket's turn."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        match self._scheduler.arrive(ticket):
-            case Admission.RUN:
-                turn.set_result(None)
-            case Admission.WAIT:
-                self._turns[ticket] = turn
-            case Admission.REFUSE:
-                raise Problem(
-                    Code.QUEUE_FULL,
-                    f"{self._scheduler.depth} requests are waiting already.",
-                    "Ask again in a moment.",
-                    retry_after_s=1,
-                )
-        return turn
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait for a turn and hold it: nobody else's request reaches the engine meanwhile. Raises `queue_full`."""
+        ticket = next(self._tickets)
+        flight = self._flights[ticket] = _Flight(self, None)
+        effects = self._scheduler.arrive(Arrival(ticket))
+        try:
+            self._refuse(effects, ticket)
+            self._perform(effects)
+            await flight.turn
+            yield
+        finally:
+            self._scheduler.leave(ticket)
+            self._flights.pop(ticket, None)
+            self._perform(self._scheduler.over(ticket))
+
+    def _arrive(self, completion: Completion) -> None:
+        request, ticket = completion.request, completion.ticket
+        key = _key(completion) if request.sampling.temperature == 0 else ""
+        document = request.prefix + (request.suffix or "")
+        arrival = Arrival(ticket, request.priority, request.client, request.session, key, document)
+        self._flights[ticket] = _Flight(self, completion)
+        self._completions[ticket] = completion
+        effects = self._scheduler.arrive(arrival)
+        self._refuse(effects, ticket)
+        for effect in effects:
+            if isinstance(effect, policy.Join):
+                del self._flights[ticket]
+                completion.flight_number = effect.flight
+        self._perform(effects)
+
+    def _refuse(self, effects: list[policy.Effect], ticket: int) -> None:
+        if policy.Refuse(ticket) in effects:
+            del self._flights[ticket]
+            self._completions.pop(ticket, None)
+            self._perform([effect for effect in effects if effect != policy.Refuse(ticket)])
+            raise Problem(
+                Code.QUEUE_FULL,
+                f"{self._scheduler.depth} requests are waiting already.",
+                "Ask again in a moment.",
+                retry_after_s=1,
+            )
 
     def _refuse_hasty_switch(self, target: Target) -> None:
         """Two clients that name two models must not make the engine load them in turn for ever."""
@@ -154,48 +210,136 @@ class CompletionService:
                 retry_after_s=max(1, round(left_s)),
             )
 
-    @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        """Wait for a turn and hold it: nobody else's request reaches the engine meanwhile. Raises `queue_full`."""
-        ticket = next(self._tickets)
-        turn = self._queue_up(ticket)
-        try:
-            await turn
-            yield
-        finally:
-            self.leave(ticket)
+    def _perform(self, effects: list[policy.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case policy.Run(number):
+                    self._flights[number].take_off()
+                case policy.Abort(number):
+                    self._flights[number].abort()
+                case policy.Yield(number):
+                    self._flights[number].make_way()
+                case policy.Supersede(ticket):
+                    self._completions.pop(ticket).interrupt(SUPERSEDED)
+                case policy.Join() | policy.Refuse():
+                    pass
 
-    # ---- for Completion
+    # ---- for flights and completions
 
-    def submit(self, completion: Completion) -> Generation:
+    def flight(self, number: int) -> _Flight:
+        return self._flights[number]
+
+    def submit(self, flight: _Flight, completion: Completion) -> Generation:
+        """Run what `completion` asks for, from where what is known and what the flight has brought end."""
         request = completion.request
         generate = Generate(
             id=0,
-            prefix=request.prefix,
+            prefix=request.prefix + completion.known_text + flight.text,
             suffix=request.suffix,
             files=request.files,
-            max_tokens=request.max_tokens,
+            max_tokens=max(0, request.max_tokens - completion.known_tokens - flight.tokens),
             budget_tokens=request.budget_tokens,
             sampling=request.sampling,
         )
-        return self._supervisor.submit(completion.target, generate, _fingerprint(request))
+        return self._supervisor.submit(completion.target, generate, _key(completion), flight.stream)
 
-    def leave(self, ticket: int) -> None:
-        """The engine is free of `ticket`, or it never got there: let the next one go."""
+    def landed(self, number: int, *, again: bool) -> None:
+        """The engine is free of this flight, for good or (`again`) until its next turn."""
         self._last_used_s = time.monotonic()
-        self._turns.pop(ticket, None)
-        following = self._scheduler.leave(ticket)
-        if following is not None:
-            turn = self._turns.pop(following)
-            if not turn.done():
-                turn.set_result(None)
+        if again:
+            self._perform(self._scheduler.again(number))
+        else:
+            self._flights.pop(number, None)
+            self._perform(self._scheduler.over(number))
+
+    def leave(self, completion: Completion) -> None:
+        """`completion` wants nothing more of its flight."""
+        self._completions.pop(completion.ticket, None)
+        waiting = self._flights.get(completion.flight_number)
+        self._perform(self._scheduler.leave(completion.ticket))
+        if waiting is not None and waiting.generation is None and completion.flight_number not in self._boarded():
+            self._flights.pop(completion.flight_number, None)
+
+    def _boarded(self) -> set[int]:
+        return {completion.flight_number for completion in self._completions.values()}
+
+    def remember(self, completion: Completion, flight: _Flight) -> None:
+        """Keep what `completion` got from its flight for whoever types it."""
+        text = completion.known_text + flight.text
+        if not completion.place or not (text or flight.complete):
+            return
+        tokens = completion.known_tokens + flight.tokens
+        prefix = completion.request.prefix
+        self._memory.remember(completion.place, prefix, text, tokens, complete=flight.complete)
+
+
+class _Flight:
+    """What the engine does for one completion, or several that are the same, in one run or several."""
+
+    def __init__(self, service: CompletionService, completion: Completion | None) -> None:
+        """Without a completion it only holds the turn."""
+        self._service = service
+        self._completion = completion
+        self.stream = TextStream()
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.generation: Generation | None = None
+        self.started_s: float | None = None
+        self._yielding = False
+        self._tokens_before = 0  # those of the runs before the present one
+
+    @property
+    def text(self) -> str:
+        """All that the engine has said."""
+        return "".join(self.stream.pieces)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens that was."""
+        return self._tokens_before + (self.generation.tokens if self.generation is not None else 0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the engine ended it by itself."""
+        run = self.generation.run if self.generation is not None else None
+        return run is not None and run.finish == "stop"
+
+    def take_off(self) -> None:
+        """The engine is ours: run, or go on where we made way."""
+        if not self.turn.done():
+            self.turn.set_result(None)
+        if self._completion is None:
+            return
+        if self.started_s is None:
+            self.started_s = time.perf_counter()
+        self._yielding = False
+        self._tokens_before = self.tokens
+        self.generation = None
+        self.generation = self._service.submit(self, self._completion)
+        self.generation.when_over(self._land)
+
+    def abort(self) -> None:
+        if self.generation is not None:
+            self.generation.cancel()
+
+    def make_way(self) -> None:
+        self._yielding = True
+        self.abort()
+
+    def _land(self) -> None:
+        assert self.generation is not None
+        assert self._completion is not None
+        run = self.generation.run
+        again = self._yielding and run is not None and run.finish == "aborted"
+        if not again:
+            self.stream.close(self.generation.problem)
+        self._service.landed(self._completion.ticket, again=again)
 
 
 class Completion:
     """One completion under way.
 
     Iterate once for its text; then `result` tells how it went. Leaving the ``async with`` block early, by whatever
-    way, ends the engine's run.
+    way, ends the engine's run, unless somebody else asked for the same.
     """
 
     def __init__(
@@ -204,16 +348,31 @@ class Completion:
         request: CompletionRequest,
         target: Target,
         ticket: int,
-        turn: asyncio.Future[None],
+        place: str,
+        remembered: Remembered | None,
     ) -> None:
         self.request = request
         self.target = target
+        self.ticket = self.flight_number = ticket
+        self.place = place
+        self.known_text = remembered.text if remembered is not None else ""
+        self.known_tokens = remembered.tokens if remembered is not None else 0
         self._service = service
-        self._ticket = ticket
-        self._turn = turn
-        self._arrived_s = self._started_s = time.perf_counter()
-        self._generation: Generation | None = None
+        self._arrived_s = time.perf_counter()
+        self._output = OutputFilter(_rules(request, target.family))
+        self._first_text = self._output.feed(self.known_text)
+        self._all_known = remembered is not None and remembered.complete
+        self._reader: Reader | None = None
+        self._flight: _Flight | None = None
+        self._interrupted: ProblemInfo | None = None
+        self._timed_out = False
         self._result: CompletionResult | None = None
+
+    @property
+    def needs_engine(self) -> bool:
+        """Whether what is remembered is not enough."""
+        enough = self._all_known or (self.known_tokens > 0 and self.known_tokens >= self.request.max_tokens)
+        return not enough and self._output.finished is None
 
     @property
     def result(self) -> CompletionResult:
@@ -221,64 +380,85 @@ class Completion:
         assert self._result is not None
         return self._result
 
+    def interrupt(self, problem: ProblemInfo) -> None:
+        """End it with `problem`, wherever it is."""
+        self._interrupted = problem
+        if self._reader is not None:
+            self._reader.interrupt(problem)
+
     async def __aenter__(self) -> Self:
-        if self._turn.done():
-            self._begin()  # the engine works while the caller still prepares its answer
+        if self.needs_engine:
+            self._flight = self._service.flight(self.flight_number)
+            self._reader = self._flight.stream.reader()
+            if self._interrupted is not None:
+                self._reader.interrupt(self._interrupted)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._generation is None:
-            self._service.leave(self._ticket)
-        else:
-            self._generation.cancel()
+        if self._flight is not None:
+            self._service.remember(self, self._flight)
+            self._service.leave(self)
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
-        if self._generation is None:
-            await self._turn
-        generation = self._generation or self._begin()
-        output = OutputFilter(_rules(self.request, self.target.family))
         first_s: float | None = None
-        async for text in generation:
-            if first_s is None:
-                first_s = time.perf_counter()
-            out = output.feed(text)
-            if out:
-                yield out
-            if output.finished is not None:
-                generation.cancel()
-                await _over(generation, FIGURES_WAIT_S)
-                break
-        tail = output.flush()
+        if self._first_text:
+            first_s = time.perf_counter()
+            yield self._first_text
+        if self._reader is not None:
+            async for text in self._reader:
+                if first_s is None:
+                    first_s = time.perf_counter()
+                out = self._output.feed(self._in_time(text, first_s))
+                if out:
+                    yield out
+                if self._output.finished is not None or self._timed_out:
+                    await self._wait_for_figures()
+                    break
+        tail = self._output.flush()
         if tail:
             yield tail
-        self._result = self._report(generation, output, first_s)
+        self._result = self._report(first_s)
 
-    def _begin(self) -> Generation:
-        self._started_s = time.perf_counter()
-        generation = self._generation = self._service.submit(self)
-        generation.when_over(lambda: self._service.leave(self._ticket))
-        return generation
+    def _in_time(self, text: str, first_s: float) -> str:
+        """`text`, up to the end of its line if the time is up."""
+        limit_s = self.request.predict_s
+        if limit_s is None or time.perf_counter() - first_s < limit_s or "\n" not in text:
+            return text
+        self._timed_out = True
+        return text[: text.index("\n")]
 
-    def _report(self, generation: Generation, output: OutputFilter, first_s: float | None) -> CompletionResult:
-        run, accepted = generation.run, generation.accepted
-        timings = Timings(
-            queue_ms=_ms(self._started_s - self._arrived_s),
-            first_token_ms=None if first_s is None else _ms(first_s - self._arrived_s),
-            prefill_ms=_ms(run.prefill_s) if run and run.prefill_s is not None else None,
-            decode_ms=_ms(run.decode_s) if run and run.decode_s is not None else None,
-            total_ms=_ms(time.perf_counter() - self._arrived_s),
-        )
+    async def _wait_for_figures(self) -> None:
+        """The engine need not go on; give it a moment to tell how it went."""
+        assert self._flight is not None
+        generation = self._flight.generation
+        self._service.leave(self)
+        if generation is not None:
+            await _over(generation, FIGURES_WAIT_S)
+
+    def _report(self, first_s: float | None) -> CompletionResult:
+        flight = self._flight
+        generation = flight.generation if flight is not None else None
+        run = generation.run if generation is not None else None
+        accepted = generation.accepted if generation is not None else None
+        started_s = flight.started_s if flight is not None and flight.started_s is not None else self._arrived_s
+        at_an_end = self._output.finished is not None or self._timed_out or self._all_known
+        cut_short = not at_an_end and (run is None or run.finish == "length")
         return CompletionResult(
             model=self.target.name,
-            finish_reason="length"
-            if output.finished is None and run is not None and run.finish == "length"
-            else "stop",
+            finish_reason="length" if cut_short else "stop",
             prompt_tokens=accepted.prompt_tokens if accepted else 0,
-            generated_tokens=generation.tokens,
+            generated_tokens=self.known_tokens + (flight.tokens if flight is not None else 0),
             reused_tokens=run.reused_tokens if run else None,
+            from_memory=len(self.known_text),
             trimmed=accepted.trimmed if accepted else Trimmed(),
             ignored=accepted.ignored if accepted else (),
-            timings=timings,
+            timings=Timings(
+                queue_ms=_ms(max(0.0, started_s - self._arrived_s)),
+                first_token_ms=None if first_s is None else _ms(first_s - self._arrived_s),
+                prefill_ms=_ms(run.prefill_s) if run and run.prefill_s is not None else None,
+                decode_ms=_ms(run.decode_s) if run and run.decode_s is not None else None,
+                total_ms=_ms(time.perf_counter() - self._arrived_s),
+            ),
         )
 
 
@@ -316,9 +496,28 @@ def _rules(request: CompletionRequest, family_name: str | None) -> OutputRules:
     )
 
 
-def _fingerprint(request: CompletionRequest) -> str:
-    """What tells one request from another when it comes to which of them crash the engine."""
-    digest = hashlib.blake2b(digest_size=12)
-    for text in (request.prefix, "\0", request.suffix or "", *(file.text for file in request.files)):
-        digest.update(text.encode())
+def _is_memorable(request: CompletionRequest) -> bool:
+    """Only somebody who types wants the same answer again, and only a greedy one would be the same."""
+    return request.priority is Priority.TYPING and request.sampling.temperature == 0
+
+
+def _place(request: CompletionRequest, target: Target) -> str:
+    """Whatever, beside the prefix, decides what the engine says."""
+    return _digest(target.path, request.suffix, *(part for file in request.files for part in (file.path, file.text)))
+
+
+def _key(completion: Completion) -> str:
+    """What tells one run from another: which requests may share it, and which of them crash the engine."""
+    request = completion.request
+    place = completion.place or _place(request, completion.target)
+    limits = (request.max_tokens, request.budget_tokens, len(completion.known_text))
+    return _digest(place, request.prefix, *map(str, limits))
+
+
+def _digest(*parts: str | None) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = b"" if part is None else part.encode()
+        digest.update(b"%d:%d:" % (part is not None, len(data)))
+        digest.update(data)
     return digest.hexdigest()

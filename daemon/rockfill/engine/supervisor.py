@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from rockfill.compat.runtime_log import facts_of, load_failed, problem_of
 from rockfill.engine import events as ev
 from rockfill.engine import machine
+from rockfill.engine.stream import TextStream
 from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.hardware.process import resident_bytes
 from rockfill.link import messages
@@ -41,20 +42,20 @@ class Spawner(Protocol):
 class Generation:
     """One run of the engine, from the wish to its end.
 
-    Iterate over it for the text as it comes; what arrived together comes together. It ends with the run, or raises
-    the `Problem` that ended it. `cancel` may be called at any time and any number of times.
+    Its text comes in `stream`; iterating over the generation itself reads that to the end, and raises the `Problem`
+    that ended it. `cancel` may be called at any time and any number of times.
     """
 
-    def __init__(self, request: messages.Generate, cancel: Callable[[int], None]) -> None:
+    def __init__(self, request: messages.Generate, cancel: Callable[[int], None], stream: TextStream | None) -> None:
         self.request = request
+        self.stream = stream or TextStream()
+        self._closes_stream = stream is None
         self.accepted: messages.Accepted | None = None
         self.run: Run | None = None
         self.problem: ProblemInfo | None = None
         self.tokens = 0
         self.last_token_at_s = 0.0
         self._cancel = cancel
-        self._arrived: deque[str] = deque()
-        self._wakeup: asyncio.Future[None] | None = None
         self._when_over: list[Callable[[], None]] = []
         self._taken_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -79,19 +80,8 @@ class Generation:
         else:
             self._when_over.append(callback)
 
-    async def __aiter__(self) -> AsyncIterator[str]:
-        while True:
-            if self._arrived:
-                text = self._arrived.popleft() if len(self._arrived) == 1 else "".join(self._arrived)
-                self._arrived.clear()
-                yield text
-            elif self.problem is not None:
-                raise self.problem.raised()
-            elif self.run is not None:
-                return
-            else:
-                self._wakeup = asyncio.get_running_loop().create_future()
-                await self._wakeup
+    def __aiter__(self) -> AsyncIterator[str]:
+        return aiter(self.stream.reader())
 
     # ---- for the supervisor
 
@@ -103,23 +93,19 @@ class Generation:
     def push(self, text: str, tokens: int, now_s: float) -> None:
         self.tokens += tokens
         self.last_token_at_s = now_s
-        self._arrived.append(text)
-        self._wake()
+        self.stream.push(text)
 
     def end(self, run: Run | None, problem: ProblemInfo | None) -> None:
         if self.over:
             return
         self.run, self.problem = run, problem
-        self._wake()
+        if self._closes_stream:
+            self.stream.close(problem)
         if not self._taken_up.done():
             self._taken_up.set_result(None)
         for callback in self._when_over:
             callback()
         self._when_over.clear()
-
-    def _wake(self) -> None:
-        if self._wakeup is not None and not self._wakeup.done():
-            self._wakeup.set_result(None)
 
 
 class Supervisor:
@@ -168,6 +154,11 @@ class Supervisor:
         return tuple(self._child.lines) if self._child is not None else ()
 
     @property
+    def prefill_tokens_per_second(self) -> float | None:
+        """The slowest prefill lately, None while none was long enough to be measured."""
+        return min(self._prefill_rates, default=None)
+
+    @property
     def lines_total(self) -> int:
         """How many lines that worker has printed in all."""
         return self._child.lines_total if self._child is not None else 0
@@ -179,15 +170,17 @@ class Supervisor:
 
     # ---- wishes
 
-    def submit(self, target: Target, request: messages.Generate, fingerprint: str = "") -> Generation:
+    def submit(
+        self, target: Target, request: messages.Generate, fingerprint: str = "", stream: TextStream | None = None
+    ) -> Generation:
         """Run `request` (its id is given here) on `target`, loading that first if need be.
 
         One at a time: a second meanwhile gets `model_busy`. Requests of equal `fingerprint` that take two workers
-        with them are refused from then on.
+        with them are refused from then on. The text goes to `stream`, which is then the caller's to close.
         """
         self._tickets += 1
         request = replace(request, id=self._tickets)
-        generation = Generation(request, lambda ticket: self._queue.put_nowait(ev.Cancel(ticket)))
+        generation = Generation(request, lambda ticket: self._queue.put_nowait(ev.Cancel(ticket)), stream)
         self._generations[request.id] = generation
         self._queue.put_nowait(ev.Submit(request.id, target, fingerprint))
         return generation
@@ -361,8 +354,8 @@ class Supervisor:
                 generation = self._in_worker(ticket)
                 if generation is not None:
                     generation.accept(message)
-                slowest = min(self._prefill_rates, default=None)
-                self._queue.put_nowait(ev.AcceptedCame(epoch, ticket, message.prompt_tokens, slowest))
+                rate = self.prefill_tokens_per_second
+                self._queue.put_nowait(ev.AcceptedCame(epoch, ticket, message.prompt_tokens, rate))
             case messages.Done(ticket, run):
                 generation = self._in_worker(ticket)
                 if generation is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rockfill.decode import DecodeError, decode
@@ -19,8 +20,14 @@ M = TypeVar("M", ToWorker, ToDaemon)
 MAX_LINE_BYTES = 32 * 1024 * 1024
 
 
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
 def _fields(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in type(value).__dataclass_fields__}
+    kind: Any = type(value)
+    return {name: getattr(value, name) for name in _names(kind)}
 
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_fields)

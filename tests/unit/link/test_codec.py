@@ -67,7 +67,9 @@ def test_a_message_is_one_line_that_begins_with_its_type(kind: type[ToDaemon | T
         line = encode(message)
         assert line.endswith(b"\n")
         assert line.count(b"\n") == 1
-        assert next(iter(json.loads(line).items())) == ("type", kind.TYPE)
+        value = json.loads(line)
+        assert next(iter(value.items())) == ("type", kind.TYPE)
+        assert value.keys() == {"type", *(field.name for field in fields(kind))}
 
     check()
 
