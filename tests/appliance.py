@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent
 START_S = 20.0
@@ -38,14 +38,21 @@ class Appliance:
     """One daemon on a loopback port of its own. `start` and `stop` may be called again and again."""
 
     def __init__(
-        self, state_dir: Path, arguments: Sequence[str] = (), *, launcher: Sequence[str] | None = None
+        self,
+        state_dir: Path,
+        arguments: Sequence[str] = (),
+        *,
+        launcher: Sequence[str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """`launcher` replaces ``python -m rockfill``; it takes the same arguments."""
+        """`launcher` replaces ``python -m rockfill``; it takes the same arguments. `variables` are added to its
+        environment."""
         self.state_dir = state_dir
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = list(arguments)
         self._launcher = list(launcher or (sys.executable, "-m", "rockfill"))
+        self._variables = dict(variables or {})
         self._process: subprocess.Popen[str] | None = None
         self.printed: list[str] = []
 
@@ -67,7 +74,7 @@ class Appliance:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=ROOT,
-            env=environment(),
+            env={**environment(), **self._variables},
         )
         assert self._process.stdout is not None
         self.printed = []

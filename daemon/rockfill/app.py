@@ -19,13 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from rockfill import paths
 from rockfill.access.hosts import HostNames
 from rockfill.access.tokens import Access
 from rockfill.api.commands.http import COMMANDS, CommandsOverHttp
 from rockfill.api.commands.table import Dispatch
+from rockfill.api.dialects.listing import Models
+from rockfill.api.dialects.llamacpp import LlamaCpp
+from rockfill.api.dialects.mistral import Mistral
+from rockfill.api.dialects.ollama import Ollama
 from rockfill.api.dialects.openai import OpenAI
+from rockfill.api.dialects.tabby import Tabby
 from rockfill.api.health import Health
 from rockfill.api.pages import Pages
 from rockfill.api.server import Gate, Sessions, build
@@ -134,7 +140,12 @@ class _Appliance:
             *Pages(web_root).routes(),
             *Health(self._supervisor).routes(),
             *Sessions(access, gate).routes(),
-            *OpenAI(completions, self._models, time.time()).routes(),
+            *Models(self._models, self._supervisor, time.time()).routes(),
+            *OpenAI(completions).routes(),
+            *Mistral(completions).routes(),
+            *Tabby(self._models).routes(),
+            *LlamaCpp(completions, self._models, self._supervisor).routes(),
+            *Ollama(completions, self._models, self._supervisor, gate).routes(),
             *CommandsOverHttp(Dispatch(COMMANDS, services), gate).routes(),
         ]
         self._in_flight: set[asyncio.Task[Any]] = set()
@@ -143,6 +154,7 @@ class _Appliance:
             handle_signals=False,
             handler_cancellation=True,  # a client that goes away cancels its handler, which ends its run
             access_log=None,
+            logger=_http_log(),
             shutdown_timeout=DRAIN_S,
         )
 
@@ -217,7 +229,7 @@ class _Appliance:
 def _choose(models: ModelStore, wanted: str | None, remembered: str | None) -> None:
     """Make the wanted model the chosen one: a path, a name, the remembered one, or the bundled one."""
     if wanted is not None:
-        is_path = "/" in wanted or Path(wanted).suffix.lower() in (".gguf", ".rkllm") or Path(wanted).exists()
+        is_path = "/" in wanted or wanted.lower().endswith((".gguf", ".rkllm")) or _exists(Path(wanted))
         target = target_at(Path(wanted)) if is_path else models.find(wanted)
     else:
         try:
@@ -226,6 +238,13 @@ def _choose(models: ModelStore, wanted: str | None, remembered: str | None) -> N
             log.warning("%s", problem.message)
             target = models.find(DEFAULT_MODEL)
     models.choose(target)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a name, say
+        return False
 
 
 def _prepare_load(config: Config, state: StateDir, load: Load) -> Load:
@@ -267,18 +286,6 @@ async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str],
         say(f"Running {target.name}{note}{runtime}.")
 
 
-async def _keep_history(state: StateDir, history: History, changed: asyncio.Event) -> None:
-    """Write the history down a moment after it changed; a crash costs at most that moment."""
-    while True:
-        await changed.wait()
-        changed.clear()
-        try:
-            await asyncio.to_thread(state.keep_history, [asdict(event) for event in history.events])
-        except Problem as problem:  # a full disk must not end the appliance
-            log.warning("the history is not kept: %s", problem.message)
-        await asyncio.sleep(HISTORY_PAUSE_S)
-
-
 def _timeouts(engine: Engine) -> Timeouts:
     return Timeouts(
         hello_s=engine.hello_timeout_s,
@@ -294,10 +301,19 @@ def _timeouts(engine: Engine) -> Timeouts:
     )
 
 
+def _http_log() -> logging.Logger:
+    """aiohttp's own log, without a traceback for every port scan: what is not HTTP is answered 400 and forgotten."""
+    logger = logging.getLogger("rockfill.http")
+    logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage)))
+    return logger
+
+
 def _listen(address: Address) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        return socket.create_server((address.host, address.port), family=family, backlog=256)
+        both = address.everywhere and family == socket.AF_INET6
+        where = (address.host, address.port)
+        return socket.create_server(where, family=family, backlog=256, dualstack_ipv6=both)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise Problem(

@@ -20,6 +20,9 @@ from rockfill.errors import Code, Problem
 
 T = TypeVar("T")
 Unknown = Literal["ignore", "refuse"]
+
+# Nobody reads more, and a large body of nothing but mistakes must not become a larger answer.
+MOST_ERRORS = 20
 _Errors = list[str]
 _Plan = Callable[[Any, str, _Errors, Unknown], Any]
 
@@ -73,7 +76,8 @@ def _join(path: str, name: str) -> str:
 
 
 def _complain(errors: _Errors, path: str, what: str) -> None:
-    errors.append(f"{path or 'the value'}: {what}")
+    if len(errors) < MOST_ERRORS:
+        errors.append(f"{path or 'the value'}: {what}")
 
 
 @cache
@@ -154,8 +158,13 @@ _SCALARS: dict[Any, _Plan] = {str: _string, bool: _boolean, int: _integer, float
 
 
 def _bounded(inner: _Plan, bounds: tuple[Any, ...]) -> _Plan:
+    longest = min((bound.length for bound in bounds if isinstance(bound, MaxLength)), default=None)
+
     def plan(value: Any, path: str, errors: _Errors, unknown: Unknown) -> Any:
         before = len(errors)
+        if longest is not None and isinstance(value, list | str) and len(value) > longest:
+            _complain(errors, path, f"must not be longer than {longest}")  # before anything in it is looked at
+            return None
         result = inner(value, path, errors, unknown)
         if len(errors) > before or result is None:
             return result
@@ -165,8 +174,6 @@ def _bounded(inner: _Plan, bounds: tuple[Any, ...]) -> _Plan:
                     _complain(errors, path, f"must be at least {bound.minimum:g}")
                 if bound.maximum is not None and result > bound.maximum:
                     _complain(errors, path, f"must be at most {bound.maximum:g}")
-            elif isinstance(bound, MaxLength) and len(result) > bound.length:
-                _complain(errors, path, f"must not be longer than {bound.length}")
         return result
 
     return plan

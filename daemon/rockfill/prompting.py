@@ -48,16 +48,25 @@ class Prompter:
         self._controls = re.compile("|".join(map(re.escape, written))) if written else None
 
     def _usable(self, name: str | None) -> Family | None:
-        """The family named, or the first whose default prompt the vocabulary has every token for."""
+        """The family named if the vocabulary has every token for its prompt, else the likeliest of those it fits."""
         named = BY_NAME.get(name or "")
-        for family in (named, *FAMILIES) if named is not None else FAMILIES:
-            template = family.template(family.default_order)
-            assert template is not None
-            if self._has(template.parts):
-                if family.files is not None and not self._has(_parts(family.files)):
-                    return replace(family, files=None)
-                return family
-        return None
+        fitting = [family for family in (named, *FAMILIES) if family is not None and self._fits(family)]
+        if not fitting:
+            return None
+        # Several families write their prompt alike (Qwen, Granite, CodeGemma); their ends tell them apart.
+        family = named if named in fitting else max(fitting, key=self._share_of_ends)
+        if family.files is not None and not self._has(_parts(family.files)):
+            return replace(family, files=None)
+        return family
+
+    def _fits(self, family: Family) -> bool:
+        template = family.template(family.default_order)
+        assert template is not None
+        return self._has(template.parts)
+
+    def _share_of_ends(self, family: Family) -> float:
+        ends = family.stop_markers
+        return sum(self._session.token_id(marker.text) is not None for marker in ends) / len(ends)
 
     def _has(self, parts: Sequence[object]) -> bool:
         markers = [part for part in parts if isinstance(part, Marker)]

@@ -60,7 +60,7 @@ class Run:
 
 
 class Session(Protocol):
-    """One loaded model. Every method may raise `Problem`; after that the worker is not trusted with more work."""
+    """One loaded model. Every method may raise `Problem`; its code says whether the worker is trusted afterwards."""
 
     @property
     def facts(self) -> ModelFacts: ...

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import secrets
+import threading
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,15 @@ def read_token(path: Path) -> str | None:
         ) from None
 
 
+_writing = threading.Lock()  # threads write too, and share the temporary name
+
+
 def _write_atomically(path: Path, content: bytes) -> None:
+    with _writing:
+        _replace(path, content)
+
+
+def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.new")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

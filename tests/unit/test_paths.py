@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("override", "environment", "expected"),
     [
-        ("/given", {"ROCKFILL_STATE_DIR": "/environment", "XDG_STATE_HOME": "/xdg", "HOME": "/home/me"}, "/given"),
-        (None, {"ROCKFILL_STATE_DIR": "/environment", "XDG_STATE_HOME": "/xdg", "HOME": "/home/me"}, "/environment"),
-        (None, {"XDG_STATE_HOME": "/xdg", "HOME": "/home/me"}, "/xdg/rockfill"),
-        (None, {"XDG_STATE_HOME": "", "HOME": "/home/me"}, "/home/me/.local/state/rockfill"),
-        ("", {"ROCKFILL_STATE_DIR": "", "HOME": "/home/me"}, "/home/me/.local/state/rockfill"),
+        ("/given", {"ROCKFILL_STATE_DIR": "/environment", "XDG_STATE_HOME": "/xdg", "HOME": "/users/me"}, "/given"),
+        (None, {"ROCKFILL_STATE_DIR": "/environment", "XDG_STATE_HOME": "/xdg", "HOME": "/users/me"}, "/environment"),
+        (None, {"XDG_STATE_HOME": "/xdg", "HOME": "/users/me"}, "/xdg/rockfill"),
+        (None, {"XDG_STATE_HOME": "", "HOME": "/users/me"}, "/users/me/.local/state/rockfill"),
+        ("", {"ROCKFILL_STATE_DIR": "", "HOME": "/users/me"}, "/users/me/.local/state/rockfill"),
         (None, {}, "/.local/state/rockfill"),
     ],
 )
@@ -62,7 +62,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_installed_package_uses_the_system_s_places_where_they_are(installed: Path) -> None:
     assert paths.config_file(None) is None
-    assert paths.state_dir(None, {"HOME": "/home/me"}) == Path("/home/me/.local/state/rockfill")
+    assert paths.state_dir(None, {"HOME": "/users/me"}) == Path("/users/me/.local/state/rockfill")
     with pytest.raises(Problem) as caught:
         paths.web_root()
     assert str(installed / "usr/share/rockfill/web") in caught.value.message
@@ -76,7 +76,7 @@ def test_an_installed_package_uses_the_system_s_places_where_they_are(installed:
         (installed / name).mkdir(parents=True)
     (installed / "etc/rockfill/config.toml").touch()
     assert paths.config_file(None) == installed / "etc/rockfill/config.toml"
-    assert paths.state_dir(None, {"HOME": "/home/me"}) == installed / "var/lib/rockfill"
+    assert paths.state_dir(None, {"HOME": "/users/me"}) == installed / "var/lib/rockfill"
     assert paths.web_root() == installed / "usr/share/rockfill/web"
 
 

@@ -42,6 +42,8 @@ def host_name(host_header: str) -> str | None:
         if not bracket or (port and not port.startswith(":")):
             return None
     else:
-        name, _, _ = text.partition(":")
+        name, _, port = text.partition(":")
+        if not (port.isascii() and port.isdigit()) and port:
+            return None
     name = name.rstrip(".")
     return name or None

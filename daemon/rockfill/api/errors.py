@@ -20,6 +20,7 @@ STATUS: Mapping[Code, int] = {
     Code.INVALID_JSON: 400,
     Code.INVALID_VALUE: 400,
     Code.UNSUPPORTED: 400,
+    Code.NOT_IMPLEMENTED: 501,
     Code.BODY_TOO_LARGE: 413,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
@@ -69,6 +70,7 @@ STATUS: Mapping[Code, int] = {
 }
 
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_LLAMACPP_TYPES = {**_OPENAI_TYPES, 501: "not_supported_error", 503: "unavailable_error"}
 
 
 class ErrorShape(Protocol):
@@ -79,14 +81,29 @@ class ErrorShape(Protocol):
 
 def openai_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
     """``{"error": {"message", "type", "param", "code"}}``; the advice is part of the message, as clients show that."""
-    kind = _OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    kind = _OPENAI_TYPES.get(status, _any_type(status))
     return {"error": {"message": sentence(info), "type": kind, "param": None, "code": info.code.value}}
+
+
+def llamacpp_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
+    """llama.cpp's ``{"error": {"code", "message", "type"}}``, where `code` is the status; ours is `reason`."""
+    kind = _LLAMACPP_TYPES.get(status, _any_type(status))
+    return {"error": {"code": status, "message": sentence(info), "type": kind, "reason": info.code.value}}
+
+
+def ollama_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
+    """Ollama's ``{"error": "what happened"}``, and our `code`."""
+    return {"error": sentence(info), "code": info.code.value}
 
 
 def command_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
     """Rockfill's own: ``{"success": false, "error": {"code", "message", "advice", "detail"}}``."""
     error = {"code": info.code.value, "message": info.message, "advice": info.advice, "detail": info.detail or {}}
     return {"success": False, "error": error}
+
+
+def _any_type(status: int) -> str:
+    return "invalid_request_error" if status < 500 else "server_error"
 
 
 def sentence(info: ProblemInfo) -> str:

@@ -29,9 +29,13 @@ class Pages:
         return [Route("GET", "/", self.page, None), Route("GET", "/static/{name}", self.static, None)]
 
     async def page(self, request: web.Request) -> web.StreamResponse:
+        """The page for a browser; Ollama's clients look here for whether "Ollama is running"."""
+        headers = {"Vary": "Accept"}
+        if "text/html" not in request.headers.get("Accept", ""):
+            return web.Response(text="Ollama is running", headers=headers)
         if self._page is None:
             self._page = await asyncio.to_thread(self._render)
-        return web.Response(text=self._page, content_type="text/html")
+        return web.Response(text=self._page, content_type="text/html", headers=headers)
 
     async def static(self, request: web.Request) -> web.StreamResponse:
         path = self._static.get(request.match_info["name"])

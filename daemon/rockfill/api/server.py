@@ -16,7 +16,15 @@ from aiohttp import hdrs, web
 
 from rockfill.access.hosts import host_name
 from rockfill.access.tokens import SESSION_S, Scope
-from rockfill.api.errors import ErrorShape, command_shape, info_of, openai_shape, problem_response
+from rockfill.api.errors import (
+    ErrorShape,
+    command_shape,
+    info_of,
+    llamacpp_shape,
+    ollama_shape,
+    openai_shape,
+    problem_response,
+)
 from rockfill.decode import decode_request
 from rockfill.errors import Code, Problem
 
@@ -47,9 +55,18 @@ class Route:
     scope: Scope | None
 
 
+# In whose shape errors are written under which addresses, unknown ones included; the first that fits counts.
+ERROR_SHAPES: tuple[tuple[str, ErrorShape], ...] = (
+    ("/v1/", openai_shape),
+    ("/api/command/", command_shape),
+    ("/api/", ollama_shape),
+    *((path, llamacpp_shape) for path in ("/infill", "/completion", "/tokenize", "/detokenize", "/props", "/slots")),
+)
+
+
 def error_shape(path: str) -> ErrorShape:
-    """In whose shape errors at `path` are written, unknown addresses included."""
-    return openai_shape if path.startswith("/v1/") else command_shape
+    """In whose shape errors at `path` are written."""
+    return next((shape for prefix, shape in ERROR_SHAPES if path.startswith(prefix)), command_shape)
 
 
 class Gate:
@@ -104,9 +121,7 @@ class Gate:
 
 def refuse_other_origins(request: web.Request) -> None:
     """A browser tells where a page is from; only our own may act with what the browser holds for us."""
-    origin = request.headers.get(hdrs.ORIGIN)
-    if origin is None:
-        return
+    origin = request.headers.get(hdrs.ORIGIN, "")
     _, _, authority = origin.partition("://")
     if authority.lower() != request.headers.get(hdrs.HOST, "").lower():
         raise Problem(Code.FORBIDDEN, "A page from elsewhere may not do this.", "Open the appliance's own page.")
@@ -131,6 +146,8 @@ def build(routes: Sequence[Route], gate: Gate, in_flight: set[asyncio.Task[Any]]
         assert task is not None
         in_flight.add(task)
         try:
+            if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+                raise Problem(Code.UNSUPPORTED, "Compressed bodies are not taken.", "Send the body plain.")
             resource = request.match_info.route.resource
             if resource is None:  # no such address: a stranger learns no more than that
                 gate.check(request, None)
@@ -138,6 +155,8 @@ def build(routes: Sequence[Route], gate: Gate, in_flight: set[asyncio.Task[Any]]
                 method = "GET" if request.method == "HEAD" else request.method
                 gate.check(request, scopes[method, resource.canonical])
             return await handler(request)
+        except ConnectionError:  # the client has gone; nobody is left to be told anything
+            raise asyncio.CancelledError from None
         except Exception as error:  # the one catch-all of HTTP: every failure becomes an answer
             if isinstance(error, web.HTTPException) and error.status < 400:
                 raise
@@ -161,7 +180,10 @@ async def _add_security_headers(request: web.Request, response: web.StreamRespon
 
 async def read_json(request: web.Request) -> Any:
     """The request's body as JSON, whatever its Content-Type says; `invalid_json` if it is none."""
-    body = await request.read()
+    try:
+        body = await request.read()
+    except web.RequestPayloadError:
+        raise Problem(Code.INVALID_VALUE, "The body can't be read to its end.", "Send it plain and whole.") from None
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:

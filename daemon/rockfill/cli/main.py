@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rockfill import __version__
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 DESCRIPTION = """\
 Rockfill completes code on an RK3588 board's NPU, or on the CPU of any other
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--model", metavar="NAME-OR-PATH", help="the model to run: a name, a .gguf file or a directory")
     serve.add_argument("--verbose", action="store_true", help="log more, the engine's own output included")
-    serve.set_defaults(run="serve")
+    serve.set_defaults(run=("serving", "serve"))
 
     complete = commands.add_parser(
         "complete",
@@ -80,18 +81,18 @@ def parser() -> argparse.ArgumentParser:
     complete.add_argument("--max-tokens", type=int, default=128, metavar="N", help="at most N tokens (default 128)")
     complete.add_argument("--json", action="store_true", help="print one JSON object instead of the text")
     _remote(complete)
-    complete.set_defaults(run="complete")
+    complete.set_defaults(run=("asking", "complete"))
 
     status = commands.add_parser("status", help="what the appliance is doing")
     status.add_argument("--json", action="store_true", help="print it as JSON")
     _remote(status)
-    status.set_defaults(run="status")
+    status.set_defaults(run=("asking", "status"))
 
     logs = commands.add_parser("logs", help="what the engine printed last")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it prints more")
     logs.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="at most N lines (default 50)")
     _remote(logs)
-    logs.set_defaults(run="logs")
+    logs.set_defaults(run=("asking", "logs"))
 
     engine = commands.add_parser("engine", help="load, unload and restart the model")
     engine_commands = engine.add_subparsers(dest="engine_command", metavar="COMMAND", required=True)
@@ -112,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
             )
         command.add_argument("--json", action="store_true", help="print the answer as JSON")
         _remote(command)
-        command.set_defaults(run="engine")
+        command.set_defaults(run=("asking", "engine"))
 
     selftest = commands.add_parser(
         "selftest",
@@ -123,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     selftest.add_argument("--json", action="store_true", help="print it as JSON")
     selftest.add_argument("--report", action="store_true", help="print it as text that can be shared (the default)")
     _remote(selftest)
-    selftest.set_defaults(run="selftest")
+    selftest.set_defaults(run=("asking", "selftest"))
 
     runtime = commands.add_parser("runtime", help="Rockchip's RKLLM runtime")
     runtime_commands = runtime.add_subparsers(dest="runtime_command", metavar="COMMAND", required=True)
@@ -134,18 +135,18 @@ def parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("file", metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="print it as JSON")
-    inspect.set_defaults(run="runtime_inspect")
+    inspect.set_defaults(run=("serving", "runtime_inspect"))
 
     token = commands.add_parser("token", help="print the token that clients need")
     token.add_argument("--state-dir", metavar="DIR", help="the state directory to read it from")
-    token.set_defaults(run="token")
+    token.set_defaults(run=("serving", "token"))
 
     config = commands.add_parser("config", help="look at the configuration")
     config_commands = config.add_subparsers(dest="config_command", metavar="COMMAND", required=True)
     check = config_commands.add_parser("check", help="say every mistake in a configuration file")
     check.add_argument("file", nargs="?", metavar="FILE", help="default /etc/rockfill/config.toml")
     check.add_argument("--json", action="store_true", help="print the configuration in force as JSON")
-    check.set_defaults(run="config_check")
+    check.set_defaults(run=("serving", "config_check"))
     return top
 
 
@@ -173,47 +174,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return 1
+    except OSError as error:
+        print(f"rockfill: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    match arguments.run:
-        case "serve":
-            from rockfill.cli import serving
-
-            return serving.serve(arguments)
-        case "token":
-            from rockfill.cli import serving
-
-            return serving.token(arguments)
-        case "config_check":
-            from rockfill.cli import serving
-
-            return serving.config_check(arguments)
-        case "runtime_inspect":
-            from rockfill.cli import serving
-
-            return serving.runtime_inspect(arguments)
-        case "complete":
-            from rockfill.cli import asking
-
-            return asking.complete(arguments)
-        case "logs":
-            from rockfill.cli import asking
-
-            return asking.logs(arguments)
-        case "engine":
-            from rockfill.cli import asking
-
-            return asking.engine(arguments)
-        case "selftest":
-            from rockfill.cli import asking
-
-            return asking.selftest(arguments)
-        case "status":
-            from rockfill.cli import asking
-
-            return asking.status(arguments)
-        case _:
-            raise AssertionError(arguments.run)
+    module, function = arguments.run
+    run: Callable[[argparse.Namespace], int] = getattr(import_module(f"rockfill.cli.{module}"), function)
+    return run(arguments)

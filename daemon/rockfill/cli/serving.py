@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rockfill import config, paths
 from rockfill.errors import Code, Problem
+from rockfill.hardware.process import allow_many_files
 from rockfill.state import StateDir, read_token
 from rockfill.store import runtimes
 
@@ -32,6 +33,7 @@ def serve(arguments: argparse.Namespace) -> int:
             raise Problem(Code.CONFIG_INVALID, f"--listen {error}.") from None
     if arguments.sysfs_root is not None:
         os.environ["ROCKFILL_SYSFS_ROOT"] = arguments.sysfs_root
+    allow_many_files()  # strangers may hold as many connections as they like
     options = app.Options(configuration, config_path, model=arguments.model, listen=arguments.listen)
     with StateDir.acquire(paths.state_dir(arguments.state_dir)) as state:
         try:

@@ -39,7 +39,10 @@ class Client:
     async def command(self, type_: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Run the command `type_` and return its result."""
         async with self._post(f"/api/command/{type_}", dict(parameters or {})) as response:
-            result: dict[str, Any] = (await response.json())["result"]
+            answer = await _json(response)
+            if not isinstance(answer, dict) or not isinstance(answer.get("result"), dict):
+                raise _problem({}, response.status)
+            result: dict[str, Any] = answer["result"]
             return result
 
     async def complete(
@@ -70,14 +73,22 @@ class Client:
                 f"No Rockfill answers at {self._url} ({type(error).__name__}: {error}).",
                 "Start it with `rockfill serve` or `systemctl start rockfill`, or set ROCKFILL_URL.",
             ) from None
-        except aiohttp.ClientPayloadError:
+        except (aiohttp.InvalidURL, ValueError) as error:
+            raise Problem(
+                Code.INVALID_VALUE, f'"{self._url}" is no address.', "Write it like http://rock5.local:8012."
+            ) from error
+        except aiohttp.ClientError:
             raise Problem(Code.NO_DAEMON, "The connection to Rockfill broke off.", "Ask again.") from None
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[dict[str, Any], None]:
     async for line in response.content:
         if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
-            yield json.loads(line[6:])
+            try:
+                event = json.loads(line[6:])
+            except ValueError:
+                raise _problem({}, response.status) from None
+            yield event
 
 
 async def _json(response: aiohttp.ClientResponse) -> Any:

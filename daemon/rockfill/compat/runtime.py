@@ -75,7 +75,7 @@ _VERSION_BY_BLOB_ID = {blob_id: version for version, blob_id in OFFICIAL_BLOB_ID
 # "RKLLM SDK (version: 1.2.1b1 | target: Linux | build: 27637c95 2025-05-02 17:46:07)" in the 1.2.1b1 library
 _VERSION_STRING = re.compile(rb"RKLLM SDK \(version: ?(\d{1,4}\.\d{1,4}\.\d{1,4}(?:b\d{0,4})?) ")
 
-_ADVICE = "Install a supported runtime: rockfill runtime install 1.2.3"
+_ADVICE = "Use the librkllmrt.so of release 1.2.3 of airockchip/rknn-llm."
 
 
 @dataclass(frozen=True, slots=True)

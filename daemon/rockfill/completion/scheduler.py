@@ -88,7 +88,14 @@ class Yield:
     flight: int
 
 
-Effect = Run | Join | Refuse | Supersede | Abort | Yield
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """This flight, which had its turn or was to have one, never gets another."""
+
+    flight: int
+
+
+Effect = Run | Join | Refuse | Supersede | Abort | Yield | Gone
 
 
 @dataclass(slots=True)
@@ -99,6 +106,11 @@ class _Flight:
     aboard: dict[int, Arrival] = field(default_factory=dict)
     aborted: bool = False
     yielding: bool = False
+
+    @property
+    def priority(self) -> Priority:
+        """That of the most urgent aboard; whoever joins background work in a hurry hurries it."""
+        return min((arrival.priority for arrival in self.aboard.values()), default=self.first.priority)
 
 
 class Scheduler:
@@ -132,7 +144,7 @@ class Scheduler:
             return [*effects, Refuse(arrival.ticket)]
         self._waiting.append(flight)
         air = self._air
-        if air.first.priority is Priority.BACKGROUND > arrival.priority and not (air.yielding or air.aborted):
+        if air.priority is Priority.BACKGROUND > arrival.priority and not (air.yielding or air.aborted):
             air.yielding = True
             effects.append(Yield(air.first.ticket))
         return effects
@@ -149,16 +161,17 @@ class Scheduler:
         if self._air is None or self._air.first.ticket != flight:
             return []
         self._air = None
-        return self._next()
+        return [Gone(flight), *self._next()]
 
     def again(self, flight: int) -> list[Effect]:
         """The engine is free of `flight`, which made way and wants to go on; if nobody is aboard, it is over."""
         air = self._air
         if air is None or air.first.ticket != flight:
             return []
-        if air.aboard:
-            air.yielding = False
-            self._waiting.insert(0, air)
+        if not air.aboard:
+            return self.over(flight)
+        air.yielding = False
+        self._waiting.insert(0, air)
         self._air = None
         return self._next()
 
@@ -178,7 +191,7 @@ class Scheduler:
             return []
         if flight is not self._air:
             self._waiting.remove(flight)
-            return []
+            return [Gone(flight.first.ticket)]
         if flight.aborted:
             return []
         flight.aborted = True
@@ -187,7 +200,7 @@ class Scheduler:
     def _next(self) -> list[Effect]:
         if not self._waiting:
             return []
-        first = min(self._waiting, key=lambda flight: (flight.first.priority, self._served.get(flight.first.client, 0)))
+        first = min(self._waiting, key=lambda flight: (flight.priority, self._served.get(flight.first.client, 0)))
         self._waiting.remove(first)
         return [self._take_off(first)]
 

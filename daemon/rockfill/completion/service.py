@@ -41,6 +41,9 @@ FIGURES_WAIT_S = 0.005
 CACHE_CHARS = 4_000_000
 
 SUPERSEDED = ProblemInfo(Code.SUPERSEDED, "A newer request has made this one pointless.")
+PAUSED = ProblemInfo(
+    Code.ENGINE_PAUSED, "The engine is paused.", "`rockfill engine resume`, or the page, lets it go on."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +139,7 @@ class CompletionService:
         Raises `model_not_found`, `model_busy`, `engine_paused` or `queue_full`.
         """
         if self.paused:
-            raise Problem(
-                Code.ENGINE_PAUSED, "The engine is paused.", "`rockfill engine resume`, or the page, lets it go on."
-            )
+            raise PAUSED.raised()
         target = self._find_model(request.model)
         if request.priority is Priority.TYPING and not request.budget_tokens:
             tokens = self._budget.tokens(self._supervisor.prefill_tokens_per_second)
@@ -151,9 +152,24 @@ class CompletionService:
             self._arrive(completion)
         return completion
 
+    def pause(self) -> None:
+        """Refuse every request from now on, those that wait or run included."""
+        self.paused = True
+        for completion in list(self._completions.values()):
+            completion.interrupt(PAUSED)
+
+    def resume(self) -> None:
+        """Take up requests again."""
+        self.paused = False
+
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Wait for a turn and hold it: nobody else's request reaches the engine meanwhile. Raises `queue_full`."""
+        """Wait for a turn and hold it: nobody else's request reaches the engine meanwhile.
+
+        Whoever holds it leaves the engine idle. Raises `queue_full` or `engine_paused`.
+        """
+        if self.paused:
+            raise PAUSED.raised()
         ticket = next(self._tickets)
         flight = self._flights[ticket] = _Flight(self, None)
         effects = self._scheduler.arrive(Arrival(ticket))
@@ -163,9 +179,8 @@ class CompletionService:
             await flight.turn
             yield
         finally:
-            self._scheduler.leave(ticket)
-            self._flights.pop(ticket, None)
-            self._perform(self._scheduler.over(ticket))
+            gone = [effect for effect in self._scheduler.leave(ticket) if isinstance(effect, policy.Gone)]
+            self._perform([*gone, *self._scheduler.over(ticket)])
 
     def _arrive(self, completion: Completion) -> None:
         request, ticket = completion.request, completion.ticket
@@ -221,6 +236,8 @@ class CompletionService:
                     self._flights[number].make_way()
                 case policy.Supersede(ticket):
                     self._completions.pop(ticket).interrupt(SUPERSEDED)
+                case policy.Gone(number):
+                    del self._flights[number]
                 case policy.Join() | policy.Refuse():
                     pass
 
@@ -237,31 +254,25 @@ class CompletionService:
             prefix=request.prefix + completion.known_text + flight.text,
             suffix=request.suffix,
             files=request.files,
-            max_tokens=max(0, request.max_tokens - completion.known_tokens - flight.tokens),
+            max_tokens=self.tokens_left(flight, completion),
             budget_tokens=request.budget_tokens,
             sampling=request.sampling,
         )
         return self._supervisor.submit(completion.target, generate, _key(completion), flight.stream)
 
+    def tokens_left(self, flight: _Flight, completion: Completion) -> int:
+        """How many tokens the engine may still give."""
+        return completion.request.max_tokens - completion.known_tokens - flight.tokens
+
     def landed(self, number: int, *, again: bool) -> None:
         """The engine is free of this flight, for good or (`again`) until its next turn."""
         self._last_used_s = time.monotonic()
-        if again:
-            self._perform(self._scheduler.again(number))
-        else:
-            self._flights.pop(number, None)
-            self._perform(self._scheduler.over(number))
+        self._perform(self._scheduler.again(number) if again else self._scheduler.over(number))
 
     def leave(self, completion: Completion) -> None:
         """`completion` wants nothing more of its flight."""
         self._completions.pop(completion.ticket, None)
-        waiting = self._flights.get(completion.flight_number)
         self._perform(self._scheduler.leave(completion.ticket))
-        if waiting is not None and waiting.generation is None and completion.flight_number not in self._boarded():
-            self._flights.pop(completion.flight_number, None)
-
-    def _boarded(self) -> set[int]:
-        return {completion.flight_number for completion in self._completions.values()}
 
     def remember(self, completion: Completion, flight: _Flight) -> None:
         """Keep what `completion` got from its flight for whoever types it."""
@@ -308,6 +319,10 @@ class _Flight:
         if not self.turn.done():
             self.turn.set_result(None)
         if self._completion is None:
+            return
+        if self._service.paused or self._service.tokens_left(self, self._completion) <= 0:
+            self.stream.close(PAUSED if self._service.paused else None)
+            self._service.landed(self._completion.ticket, again=False)
             return
         if self.started_s is None:
             self.started_s = time.perf_counter()
@@ -371,7 +386,7 @@ class Completion:
     @property
     def needs_engine(self) -> bool:
         """Whether what is remembered is not enough."""
-        enough = self._all_known or (self.known_tokens > 0 and self.known_tokens >= self.request.max_tokens)
+        enough = self._all_known or self.known_tokens >= self.request.max_tokens
         return not enough and self._output.finished is None
 
     @property

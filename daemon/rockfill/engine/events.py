@@ -102,11 +102,15 @@ class FirstToken:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over: well, or (with a problem) in a way that leaves the worker usable."""
+    """The run is over. `well` if the engine came to its end, and not because somebody had enough.
+
+    With a problem it failed: in a way that leaves the worker usable, unless its code says otherwise.
+    """
 
     epoch: int
     ticket: int
     problem: ProblemInfo | None = None
+    well: bool = True
 
 
 @dataclass(frozen=True, slots=True)

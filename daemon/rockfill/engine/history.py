@@ -39,7 +39,7 @@ class History:
     """The last `KEPT_EVENTS` events, oldest first."""
 
     def __init__(self, stored: Iterable[Any] = ()) -> None:
-        """Begin with `stored` values, as `values` gave them; what is none of them is left out."""
+        """Begin with `stored` events as JSON values; what is none is left out."""
         self._events: deque[HistoryEvent] = deque(maxlen=KEPT_EVENTS)
         self._last: EngineSnapshot | None = None
         for value in stored:
@@ -53,7 +53,11 @@ class History:
         return tuple(self._events)
 
     def record(self, snapshot: EngineSnapshot, lines: tuple[str, ...]) -> bool:
-        """Note a change; `lines` are the worker's last, kept where something went wrong. False if it was routine."""
+        """Note a change; False if it was routine.
+
+        Where something went wrong its last lines are kept: those that the problem brings, as the worker that printed
+        them may have been replaced by now, else `lines`, the present worker's.
+        """
         last, self._last = self._last, snapshot
         problem = snapshot.problem
         if last is not None:
@@ -71,7 +75,7 @@ class History:
                 code=problem.code.value if problem else None,
                 message=problem.message if problem else None,
                 exit_status=status if isinstance(status, int) else None,
-                last_lines=lines[-KEPT_LINES:] if problem else (),
+                last_lines=tuple(detail.get("last_lines", lines))[-KEPT_LINES:] if problem else (),
             )
         )
         return True

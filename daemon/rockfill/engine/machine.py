@@ -96,6 +96,7 @@ class Next(StrEnum):
     IDLE = "idle"
     LOAD = "load"
     FAIL = "fail"
+    RETRY = "retry"
     CLOSE = "close"
 
 
@@ -212,6 +213,8 @@ def _want(state: State, waiter: Waiter, target: Target, *, insists: bool) -> Ste
             return state, _answer(waiter, state.problem)
         case Phase.STARTING | Phase.LOADING if same:
             return replace(state, waiters=waiting), ()
+        case Phase.STARTING | Phase.LOADING if waiter.job:
+            return state, _answer(waiter, _model_busy(state))
         case Phase.STARTING | Phase.LOADING:
             # the latest wish wins; who waited for the other model is told
             told = _answers(state.waiters, _replaced(target))
@@ -228,8 +231,10 @@ def _want(state: State, waiter: Waiter, target: Target, *, insists: bool) -> Ste
             return state, _answer(waiter, _model_busy(state))
         case Phase.STOPPING if state.then is Next.CLOSE:
             return state, _answer(waiter, CLOSING)
-        case Phase.STOPPING if same and state.then in (Next.LOAD, Next.FAIL):
+        case Phase.STOPPING if same and state.then in (Next.LOAD, Next.FAIL, Next.RETRY):
             return replace(state, waiters=waiting), ()
+        case Phase.STOPPING if waiter.job and state.then is Next.LOAD:
+            return state, _answer(waiter, _model_busy(state))
         case Phase.STOPPING:
             told = _answers(state.waiters, _replaced(target))
             return replace(state, waiters=(waiter,), target=target, then=Next.LOAD, attempts=0), told
@@ -350,9 +355,12 @@ def _run_ended(state: State, event: RunEnded) -> Step:
     told = (EndRun(event.ticket, event.problem),) if event.problem else ()
     assert state.running is not None
     if event.problem is not None and event.problem.code in UNTRUSTED:
-        return _then(_stop(replace(state, running=None, problem=event.problem), Next.LOAD), told)
-    forgiven = tuple(entry for entry in state.crashers if entry[0] != state.running.fingerprint)
-    ready = replace(state, phase=Phase.READY, running=None, deadline=None, crashers=forgiven, attempts=0)
+        blamed = _blame(state.crashers, state.running.fingerprint)
+        return _then(_stop(replace(state, running=None, problem=event.problem, crashers=blamed), Next.RETRY), told)
+    ready = replace(state, phase=Phase.READY, running=None, deadline=None)
+    if event.well:
+        forgiven = tuple(entry for entry in state.crashers if entry[0] != state.running.fingerprint)
+        ready = replace(ready, crashers=forgiven, attempts=0)
     return _then(_admit(ready), told)
 
 
@@ -411,13 +419,14 @@ def _exited(state: State, event: Exited) -> Step:
         case Phase.STOPPED | Phase.FAILED, _:
             return state, ()
         case _:
-            return _then(_retry_or_fail(replace(gone, problem=problem), problem), told)
+            transient = state.then is Next.RETRY or problem.code in TRANSIENT
+            return _then(_retry_or_fail(replace(gone, problem=problem), problem, transient=transient), told)
 
 
-def _retry_or_fail(state: State, problem: ProblemInfo) -> Step:
+def _retry_or_fail(state: State, problem: ProblemInfo, *, transient: bool) -> Step:
     """The child ended and nobody had asked it to: try again, at once or later, or wait for a person."""
     failed = replace(state, phase=Phase.FAILED, waiters=())
-    if problem.code not in TRANSIENT:
+    if not transient:
         return failed, _answers(state.waiters, problem)
     step_number = max(state.attempts - 1, 0)
     delay_s = BACKOFF_S[step_number] if step_number < len(BACKOFF_S) else SLOW_RETRY_S
@@ -535,7 +544,7 @@ def _is_wedged(state: State) -> bool:
 
 def _ends_unasked(state: State) -> bool:
     """Whether nobody asked the stopping child to go, or its job is still to be told why."""
-    return state.then is Next.FAIL or (state.then is not None and state.running is not None)
+    return state.then in (Next.FAIL, Next.RETRY) or (state.then is not None and state.running is not None)
 
 
 def _awaits(state: State, limit: Limit) -> bool:
@@ -566,7 +575,7 @@ def _blame(crashers: tuple[tuple[str, int], ...], fingerprint: str) -> tuple[tup
 
 def _with_last_lines(problem: ProblemInfo, source: ProblemInfo) -> ProblemInfo:
     lines = (source.detail or {}).get("last_lines")
-    if not lines or "last_lines" in (problem.detail or {}):
+    if lines is None or "last_lines" in (problem.detail or {}):
         return problem
     return replace(problem, detail={**(problem.detail or {}), "last_lines": lines})
 
@@ -577,7 +586,9 @@ def _replaced(target: Target) -> ProblemInfo:
 
 def _model_busy(state: State) -> ProblemInfo:
     name = state.target.name if state.target else "another model"
-    return ProblemInfo(Code.MODEL_BUSY, f"The engine is busy with {name}.", "Ask again in a moment.")
+    return ProblemInfo(
+        Code.MODEL_BUSY, f"The engine is busy with {name}.", "Ask again in a moment.", {"retry_after_s": 1}
+    )
 
 
 def _crashes_engine() -> ProblemInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -18,7 +19,6 @@ from rockfill.link.codec import daemon_side, encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from io import FileIO
     from typing import Self
 
     from rockfill.link.messages import ToDaemon, ToWorker
@@ -68,6 +68,7 @@ class Child:
         self._listener = listener
         self._pidfd = os.pidfd_open(process.pid)
         self._link: asyncio.WriteTransport | None = None
+        self._output: asyncio.ReadTransport | None = None
         self._link_open = True
         self._output_open = True
         self._status: int | None = None
@@ -81,39 +82,56 @@ class Child:
     @classmethod
     async def spawn(cls, argv: Sequence[str], listener: Listener, environment: Mapping[str, str]) -> Self:
         """Start ``argv + [FD]``, FD being its end of the link. Raises `engine_start_failed`."""
+        with contextlib.ExitStack() as undo:
+            try:
+                return await cls._spawn(argv, listener, environment, undo)
+            except OSError as error:
+                raise Problem(
+                    Code.ENGINE_START_FAILED,
+                    f"The engine's process could not be started: {error.strerror}.",
+                    "It is tried again by itself; if it repeats, see the journal.",
+                ) from None
+
+    @classmethod
+    async def _spawn(
+        cls,
+        argv: Sequence[str],
+        listener: Listener,
+        environment: Mapping[str, str],
+        undo: contextlib.ExitStack,
+    ) -> Self:
+        """`undo` gets what is to be undone if it comes to no child: any step may fail for want of descriptors."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        read_fd, write_fd = os.pipe()
-        output = open(read_fd, "rb", buffering=0)  # noqa: ASYNC230, PTH123, SIM115 - a pipe; the transport closes it
-        try:
-            process = subprocess.Popen(  # noqa: ASYNC220 - PDEATHSIG wants the main thread; exec takes 2 ms
-                [*argv, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=write_fd,
-                stderr=write_fd,
-                pass_fds=(theirs.fileno(),),
-                process_group=0,
-                env=_worker_environment(environment),
-            )
-        except OSError as error:
-            ours.close()
-            output.close()
-            raise Problem(
-                Code.ENGINE_START_FAILED,
-                f"The engine's process could not be started: {error.strerror}.",
-                "See the journal; a reinstallation usually mends this.",
-            ) from None
-        finally:
-            theirs.close()
-            os.close(write_fd)
+        undo.callback(ours.close)
+        with theirs:
+            read_fd, write_fd = os.pipe()
+            output = open(read_fd, "rb", buffering=0)  # noqa: ASYNC230, PTH123, SIM115 - a pipe; the transport closes it
+            undo.callback(output.close)
+            with open(write_fd, "wb", buffering=0) as written:  # noqa: ASYNC230, PTH123 - likewise
+                process = subprocess.Popen(  # noqa: ASYNC220 - PDEATHSIG wants the main thread; exec takes 2 ms
+                    [*argv, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=written,
+                    stderr=written,
+                    pass_fds=(theirs.fileno(),),
+                    process_group=0,
+                    env=_worker_environment(environment),
+                )
+        undo.callback(_end, process)
         child = cls(process, listener)
-        await child._listen(loop, ours, output)
+        undo.callback(child._forget)
+        ours.settimeout(0)
+        child._link, _ = await loop.create_unix_connection(lambda: _Link(child), sock=ours)
+        child._output, _ = await loop.connect_read_pipe(lambda: _Output(child), output)
+        undo.pop_all()
         return child
 
-    async def _listen(self, loop: asyncio.AbstractEventLoop, link: socket.socket, output: FileIO) -> None:
-        link.settimeout(0)
-        self._link, _ = await loop.create_unix_connection(lambda: _Link(self), sock=link)
-        await loop.connect_read_pipe(lambda: _Output(self), output)
+    def _forget(self) -> None:
+        """Nobody will hear of this child."""
+        self._reported = True
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
 
     @property
     def pid(self) -> int:
@@ -183,8 +201,16 @@ class Child:
             return
         self._reported = True
         self.close_link()
+        if self._output is not None:
+            self._output.close()  # a grandchild may hold its other end for ever
         assert self._status is not None
         self._listener.exited(explain(self._status, list(self.lines), self.lines_since_mark))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that nobody listens to."""
+    process.kill()
+    process.wait()
 
 
 def explain(status: int, lines: Sequence[str], telling: Sequence[str] | None = None) -> ProblemInfo:

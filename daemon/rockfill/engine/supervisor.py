@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 MEASURABLE_PREFILL_TOKENS = 32
 MEASURABLE_DECODED_TOKENS = 8
 
+NOT_LOADED = ProblemInfo(Code.ENGINE_STOPPED, "No model is loaded.", "Ask for a completion first: that loads one.")
+
 
 class Spawner(Protocol):
     async def __call__(self, listener: Listener) -> Child:
@@ -140,6 +142,7 @@ class Supervisor:
         self._tickets = 0
         self._generations: dict[int, Generation] = {}
         self._ready: dict[int, asyncio.Future[None]] = {}
+        self._tokenized: dict[int, asyncio.Future[tuple[int, ...]]] = {}
         self._snapshot = EngineSnapshot(Phase.STOPPED)
         self.tokens_per_second: float | None = None
         self.loaded: messages.Load | None = None  # what the present worker, or the last one, was told to load
@@ -198,6 +201,20 @@ class Supervisor:
             raise
         finally:
             self._ready.pop(ticket, None)
+
+    async def tokenize(self, text: str) -> tuple[int, ...]:
+        """The loaded model's ids of ordinary `text`, once the engine is between runs. Raises `engine_stopped`."""
+        if self._state.phase not in (Phase.READY, Phase.BUSY):
+            raise NOT_LOADED.raised()
+        self._tickets += 1
+        ticket = self._tickets
+        settled: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+        self._tokenized[ticket] = settled
+        self._tell(messages.Tokenize(ticket, text))
+        try:
+            return await settled
+        finally:
+            del self._tokenized[ticket]
 
     def unload(self) -> None:
         self._queue.put_nowait(ev.Unload())
@@ -320,6 +337,8 @@ class Supervisor:
     def _publish(self) -> None:
         state = self._state
         loaded = state.phase in (Phase.READY, Phase.BUSY)
+        if not loaded:
+            self._give_up_tokenizing(NOT_LOADED, *self._tokenized)
         retrying = state.deadline is not None and state.deadline.limit is machine.Limit.RETRY
         snapshot = EngineSnapshot(
             phase=state.phase,
@@ -336,6 +355,11 @@ class Supervisor:
             if snapshot.problem is not None and snapshot.problem != previous.problem:
                 log.warning("engine %s: %s", snapshot.phase, snapshot.problem.message)
             self._changed(snapshot)
+
+    def _give_up_tokenizing(self, problem: ProblemInfo, *tickets: int) -> None:
+        for settled in map(self._tokenized.get, tickets):
+            if settled is not None and not settled.done():
+                settled.set_exception(problem.raised())
 
     # ---- what the child says; called by `_Ear` on the event loop
 
@@ -360,11 +384,13 @@ class Supervisor:
                 generation = self._in_worker(ticket)
                 if generation is not None:
                     self._measure(generation, run)
-                    self._queue.put_nowait(ev.RunEnded(epoch, ticket))
+                    self._queue.put_nowait(ev.RunEnded(epoch, ticket, well=run.finish != "aborted"))
                     self.ended(ticket, run, None)
             case messages.Failed(None):
                 # What the library printed before was written before; one turn of the loop later it has been read.
                 asyncio.get_running_loop().call_soon(self._load_failed, epoch, message.problem)
+            case messages.Failed(ticket) if ticket in self._tokenized:
+                self._give_up_tokenizing(message.problem, ticket)
             case messages.Failed(ticket):
                 assert ticket is not None
                 asyncio.get_running_loop().call_soon(self._run_failed, epoch, ticket, message.problem)
@@ -378,8 +404,10 @@ class Supervisor:
             case messages.Pong():
                 self._queue.put_nowait(ev.PongCame(epoch))
                 self._recycle_if_grown(epoch)
-            case messages.Tokenized():
-                pass
+            case messages.Tokenized(ticket, token_ids):
+                settled = self._tokenized.get(ticket)
+                if settled is not None and not settled.done():
+                    settled.set_result(token_ids)
 
     def _in_worker(self, ticket: int) -> Generation | None:
         """The generation that runs under `ticket`; None if none does, and whatever a worker says of it is idle talk."""

@@ -71,11 +71,11 @@ class LineDecoder(Generic[M]):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
-            raise _broken(f"a line that is not JSON: {line[:80]!r}") from None
+            raise _broken(f"a line of {len(line)} bytes that is not JSON") from None
         kind = value.get("type") if isinstance(value, dict) else None
         message = self._types.get(kind) if isinstance(kind, str) else None
         if message is None:
-            raise _broken(f"a message of unknown type: {line[:80]!r}")
+            raise _broken(f"a message of an unknown type, {len(line)} bytes long")
         try:
             return decode(message, value)
         except DecodeError as error:

@@ -306,8 +306,7 @@ def _load(path: Path) -> ctypes.CDLL:
         raise Problem(
             Code.ENGINE_NOT_INSTALLED,
             f"The RKLLM runtime can't be loaded: {error}",
-            "It needs libgomp1, libstdc++6 and libgcc-s1, and an aarch64 system; "
-            "a fresh copy comes with: rockfill runtime install",
+            "It needs an aarch64 system with libgomp1, libstdc++6 and libgcc-s1.",
             path=str(path),
         ) from None
 

@@ -134,18 +134,15 @@ class RkllmSession:
 
     def abort(self) -> None:
         if self._running:
-            self._abort()
+            self._abort_may_linger = True  # the run may end just before the library hears of it
+            self._library.abort()
 
     def close(self) -> None:
         self._library.destroy()
 
-    def _abort(self) -> None:
-        self._abort_may_linger = True
-        self._library.abort()
-
     def _carry_out(self, run: _Run, ids: Sequence[int], infer: Struct) -> int:
         self._run = run
-        run.abort = self._abort
+        run.abort = self._library.abort
         self._running = True
         try:
             return self._library.run(self._library.abi.token_input(ids), infer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 from rockfill.errors import Code, Problem
@@ -12,6 +13,8 @@ from rockfill.link.messages import Generate
 from rockfill.selftest.result import EXAMPLE_ANSWER, EXAMPLE_PREFIX, EXAMPLE_SUFFIX, Example, SelfTestResult
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from rockfill.engine.supervisor import Generation, Supervisor
     from rockfill.session import Run
     from rockfill.snapshots import Target
@@ -58,40 +61,48 @@ class SelfTest:
     async def _example(self, target: Target, order: Literal["psm", "spm"]) -> Example | None:
         request = Generate(0, EXAMPLE_PREFIX, EXAMPLE_SUFFIX, max_tokens=_DECODED_TOKENS, fim_order=order)
         try:
-            text, run = await _collect(self._supervisor.submit(target, request))
+            async with self._run(target, request) as generation:
+                text = "".join([part async for part in generation])
         except Problem as problem:
             if problem.code is Code.FIM_UNSUPPORTED:
                 return None
             raise
-        return Example(text, run.finish, text.strip().startswith(EXAMPLE_ANSWER))
+        assert generation.run is not None
+        return Example(text, generation.run.finish, text.strip().startswith(EXAMPLE_ANSWER))
 
     async def _complete(self, target: Target, text: str) -> tuple[Run, int]:
         """How the run went, and how many tokens its prompt had."""
-        generation = self._supervisor.submit(target, Generate(0, text, max_tokens=_DECODED_TOKENS))
-        _, run = await _collect(generation)
+        async with self._run(target, Generate(0, text, max_tokens=_DECODED_TOKENS)) as generation:
+            async for _ in generation:
+                pass
+        assert generation.run is not None
         assert generation.accepted is not None
-        return run, generation.accepted.prompt_tokens
+        return generation.run, generation.accepted.prompt_tokens
 
     async def _abort(self, target: Target, text: str, *, tokens: int) -> float:
         """Milliseconds from the abort to a free engine, given after so many tokens."""
-        generation = self._supervisor.submit(target, Generate(0, text, max_tokens=256))
-        over = asyncio.Event()
-        generation.when_over(over.set)
-        if tokens:
-            async for _ in generation:
-                break
-        else:
-            await generation.taken_up()
-        started = time.perf_counter()
-        generation.cancel()
-        await over.wait()
+        async with self._run(target, Generate(0, text, max_tokens=256)) as generation:
+            if tokens:
+                async for _ in generation:
+                    break
+            else:
+                await generation.taken_up()
+            started = time.perf_counter()
+        if generation.problem is not None:
+            raise generation.problem.raised()
         return round((time.perf_counter() - started) * 1000, 1)
 
-
-async def _collect(generation: Generation) -> tuple[str, Run]:
-    text = "".join([part async for part in generation])
-    assert generation.run is not None
-    return text, generation.run
+    @asynccontextmanager
+    async def _run(self, target: Target, request: Generate) -> AsyncGenerator[Generation, None]:
+        """One run; the engine is free of it afterwards, whatever happened meanwhile."""
+        generation = self._supervisor.submit(target, request)
+        over = asyncio.Event()
+        generation.when_over(over.set)
+        try:
+            yield generation
+        finally:
+            generation.cancel()
+            await over.wait()
 
 
 def _text(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from rockfill.snapshots import Target
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 ENGINE_OF_SUFFIX = {".gguf": "llama", ".rkllm": "rkllm"}
@@ -73,8 +76,9 @@ class ModelStore:
             if self._chosen is None:
                 raise Problem(Code.MODEL_NOT_FOUND, "No model has been chosen yet.", "Choose one on the page.")
             return self._chosen
-        for target in self._targets:
-            if wanted in (target.name, *target.aliases):
+        # The chosen one first: a file given by its path may have the name of another.
+        for target in (*([self._chosen] if self._chosen is not None else []), *self._targets):
+            if wanted in map(str.lower, (target.name, *target.aliases)):
                 return target
         known = ", ".join(target.name for target in self._targets)
         raise Problem(
@@ -120,7 +124,14 @@ def target_at(path: Path) -> Target:
 def _targets_in(directory: Path) -> list[Target]:
     if not directory.is_dir():
         return []
-    return [_from_manifest(entry) for entry in sorted(directory.iterdir()) if (entry / MANIFEST).is_file()]
+    targets = []
+    for entry in sorted(directory.iterdir()):
+        if (entry / MANIFEST).is_file():
+            try:
+                targets.append(_from_manifest(entry))
+            except Problem as problem:  # the other models are none the worse for it
+                log.warning("a model is left out: %s", problem.message)
+    return targets
 
 
 def _from_manifest(directory: Path) -> Target:

@@ -10,6 +10,8 @@ from rockfill.completion.scheduler import (
     Abort,
     Arrival,
     Effect,
+    Gone,
+    Gone,
     Join,
     Priority,
     Refuse,
@@ -28,6 +30,13 @@ def arrived(scheduler: Scheduler, *arrivals: Arrival) -> list[list[Effect]]:
     return [scheduler.arrive(arrival) for arrival in arrivals]
 
 
+def over(scheduler: Scheduler, flight: int) -> list[Effect]:
+    """What follows the end of the flight in the air, besides that it is gone."""
+    gone, *following = scheduler.over(flight)
+    assert gone == Gone(flight)
+    return following
+
+
 # ---- whose turn it is
 
 
@@ -35,7 +44,7 @@ def test_one_runs_and_the_others_wait_in_the_order_of_their_coming() -> None:
     scheduler = Scheduler(2)
     assert arrived(scheduler, Arrival(1), Arrival(2), Arrival(3)) == [[Run(1)], [], []]
     assert scheduler.depth == 2
-    assert [scheduler.over(flight) for flight in (1, 2, 3)] == [[Run(2)], [Run(3)], []]
+    assert [over(scheduler, flight) for flight in (1, 2, 3)] == [[Run(2)], [Run(3)], []]
     assert scheduler.arrive(Arrival(4)) == [Run(4)]
 
 
@@ -43,9 +52,9 @@ def test_a_full_queue_refuses_until_somebody_leaves_it() -> None:
     scheduler = Scheduler(1)
     assert arrived(scheduler, Arrival(1), Arrival(2), Arrival(3)) == [[Run(1)], [], [Refuse(3)]]
     assert scheduler.leave(3) == []  # it never got in
-    assert scheduler.leave(2) == []
+    assert scheduler.leave(2) == [Gone(2)]
     assert scheduler.arrive(Arrival(4)) == []
-    assert scheduler.over(1) == [Run(4)]
+    assert over(scheduler, 1) == [Run(4)]
 
 
 def test_without_a_queue_only_one_gets_in() -> None:
@@ -57,27 +66,27 @@ def test_whoever_leaves_the_engine_has_it_until_it_is_over() -> None:
     arrived(scheduler, Arrival(1), Arrival(2))
     assert scheduler.leave(1) == [Abort(1)]
     assert scheduler.leave(1) == []
-    assert scheduler.over(1) == [Run(2)]
+    assert scheduler.over(1) == [Gone(1), Run(2)]
     assert scheduler.over(1) == []
 
 
 def test_typing_goes_first_and_background_last() -> None:
     scheduler = Scheduler(5)
     arrived(scheduler, Arrival(1), Arrival(2, BACKGROUND), Arrival(3), Arrival(4, TYPING))
-    assert [scheduler.over(flight) for flight in (1, 4, 3)] == [[Run(4)], [Run(3)], [Run(2)]]
+    assert [over(scheduler, flight) for flight in (1, 4, 3)] == [[Run(4)], [Run(3)], [Run(2)]]
 
 
 def test_among_equals_the_client_goes_first_that_was_served_longest_ago() -> None:
     scheduler = Scheduler(5)
     arrived(scheduler, *(Arrival(ticket, client="busy") for ticket in (1, 2, 3)), Arrival(4, client="new"))
-    assert [scheduler.over(flight) for flight in (1, 4, 2)] == [[Run(4)], [Run(2)], [Run(3)]]
+    assert [over(scheduler, flight) for flight in (1, 4, 2)] == [[Run(4)], [Run(2)], [Run(3)]]
 
 
 def test_background_makes_way_once_and_goes_on_afterwards() -> None:
     scheduler = Scheduler(5)
     assert arrived(scheduler, Arrival(1, BACKGROUND), Arrival(2), Arrival(3)) == [[Run(1)], [Yield(1)], []]
     assert scheduler.again(1) == [Run(2)]
-    assert [scheduler.over(flight) for flight in (2, 3)] == [[Run(3)], [Run(1)]]
+    assert [over(scheduler, flight) for flight in (2, 3)] == [[Run(3)], [Run(1)]]
 
 
 def test_background_makes_no_way_for_background() -> None:
@@ -88,8 +97,17 @@ def test_one_that_made_way_and_has_nobody_aboard_any_more_is_over() -> None:
     scheduler = Scheduler(5)
     arrived(scheduler, Arrival(1, BACKGROUND), Arrival(2))
     assert scheduler.leave(1) == [Abort(1)]
-    assert scheduler.again(1) == [Run(2)]
+    assert scheduler.again(1) == [Gone(1), Run(2)]
     assert scheduler.over(2) == []
+
+
+def test_whoever_joins_background_work_in_a_hurry_hurries_it() -> None:
+    scheduler = Scheduler(5)
+    scheduler.arrive(Arrival(1, BACKGROUND, key="x"))
+    assert scheduler.arrive(Arrival(2, TYPING, key="x")) == [Join(2, 1)]
+    assert scheduler.arrive(Arrival(3)) == []
+    assert scheduler.leave(2) == []
+    assert scheduler.arrive(Arrival(4)) == [Yield(1)]
 
 
 # ---- sharing
@@ -102,7 +120,7 @@ def test_the_same_requests_share_a_run_whether_it_waits_or_is_under_way() -> Non
     assert scheduler.depth == 1
     assert scheduler.leave(1) == []
     assert scheduler.leave(3) == [Abort(1)]
-    assert scheduler.over(1) == [Run(2)]
+    assert over(scheduler, 1) == [Run(2)]
 
 
 def test_nobody_joins_a_run_that_is_being_aborted() -> None:
@@ -110,7 +128,7 @@ def test_nobody_joins_a_run_that_is_being_aborted() -> None:
     scheduler.arrive(Arrival(1, key="x"))
     scheduler.leave(1)
     assert scheduler.arrive(Arrival(2, key="x")) == []
-    assert scheduler.over(1) == [Run(2)]
+    assert over(scheduler, 1) == [Run(2)]
 
 
 # ---- what makes what pointless
@@ -122,9 +140,13 @@ def edit(ticket: int, client: str = "editor", priority: Priority = TYPING, docum
 
 def test_an_edit_of_the_same_client_supersedes_what_it_typed_before() -> None:
     scheduler = Scheduler(5)
-    assert arrived(scheduler, edit(1), edit(2), edit(3)) == [[Run(1)], [Supersede(1), Abort(1)], [Supersede(2)]]
+    assert arrived(scheduler, edit(1), edit(2), edit(3)) == [
+        [Run(1)],
+        [Supersede(1), Abort(1)],
+        [Supersede(2), Gone(2)],
+    ]
     assert scheduler.depth == 1
-    assert scheduler.over(1) == [Run(3)]
+    assert over(scheduler, 1) == [Run(3)]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +166,7 @@ def test_anything_else_supersedes_nothing(newer: Arrival) -> None:
 def test_a_session_has_one_request_at_a_time_whatever_it_is() -> None:
     scheduler = Scheduler(5)
     arrived(scheduler, Arrival(1), Arrival(2, session="s", key="x"))
-    assert scheduler.arrive(Arrival(3, session="s", key="y")) == [Supersede(2)]
+    assert scheduler.arrive(Arrival(3, session="s", key="y")) == [Supersede(2), Gone(2)]
     assert scheduler.arrive(Arrival(4, session="s", key="y")) == [Join(4, 3)]
     assert scheduler.arrive(Arrival(5, session="t", key="z")) == []
 
@@ -202,6 +224,9 @@ class Airport:
                     assert flight == self.air
                     assert not self.yielding
                     self.yielding = True
+                case Gone(flight):
+                    assert flight != self.air
+                    assert flight not in self.flight_of.values()
 
     def arrive(self) -> None:
         self.tickets += 1

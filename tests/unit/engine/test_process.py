@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from rockfill.link.messages import Done, Generate, Hello, Load, Loaded
 from tests.engines import ENVIRONMENT, WORKER, Script, rogue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rockfill.link.messages import ToDaemon
 
@@ -141,6 +142,7 @@ async def test_a_flood_of_output_is_read_and_only_its_end_kept(script: Script) -
     await ear.hears("exited")
     assert len(child.lines) == KEPT_LINES
     assert max(map(len, child.lines)) == LINE_BYTES
+    assert "".join(child.lines).count("x") == 100_000  # one line of that size is kept as several
 
 
 async def test_output_that_is_not_text_is_kept_as_far_as_it_goes() -> None:
@@ -157,7 +159,16 @@ async def test_a_worker_gets_none_of_our_secrets() -> None:
     assert not any("secret" in line for line in child.lines)
 
 
-async def test_a_worker_is_the_first_to_go_when_memory_is_short_and_leaves_no_core() -> None:
+@pytest.fixture
+def with_cores() -> Iterator[None]:
+    """This process, and so its children, may dump core as far as it is allowed to allow that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+
+async def test_a_worker_is_the_first_to_go_when_memory_is_short_and_leaves_no_core(with_cores: None) -> None:
     child, ear = await spawned(WORKER)
     await ear.hears(Hello)
     of_child = Path("/proc", str(child.pid))
@@ -184,39 +195,47 @@ def test_an_explanation_carries_the_last_20_lines() -> None:
 # ---- daemon and worker die together
 
 DAEMON = """
-import asyncio, os, sys
+import asyncio, os, sys, time
 from rockfill.engine.process import Child
 
 class Ear:
-    def message(self, message): print(child.pid, flush=True)
+    def message(self, message):
+        holder = 0
+        if sys.argv[1] == "held":  # somebody else keeps our end of the link open
+            holder = os.fork()
+            if holder == 0:
+                time.sleep(3600)
+        print(child.pid, holder, flush=True)
     def link_lost(self, problem): pass
     def exited(self, problem): pass
 
 async def main():
     global child
-    child = await Child.spawn(sys.argv[1:], Ear(), os.environ)
+    child = await Child.spawn(sys.argv[2:], Ear(), os.environ)
     await asyncio.sleep(3600)
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("state", ["running", "stopped"])
-def test_a_worker_dies_with_its_daemon(state: str) -> None:
-    """A stopped worker can't see its link end, so it is the kernel that has to do it."""
+@pytest.mark.parametrize("link", ["ended", "held"])
+def test_a_worker_dies_with_its_daemon(link: str) -> None:
+    """By the end of its link; or, where it can't see that (as in a library that holds every thread), by the kernel."""
     daemon = subprocess.Popen(
-        [sys.executable, "-c", DAEMON, *WORKER], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", DAEMON, link, *WORKER],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     with daemon:
         assert daemon.stdout is not None
-        worker = os.pidfd_open(int(daemon.stdout.readline()))
+        worker_pid, holder_pid = map(int, daemon.stdout.readline().split())
+        worker = os.pidfd_open(worker_pid)
         try:
-            if state == "stopped":
-                signal.pidfd_send_signal(worker, signal.SIGSTOP)
             daemon.kill()
             gone, _, _ = select.select([worker], [], [], 1)
         finally:
-            if not gone:
-                signal.pidfd_send_signal(worker, signal.SIGKILL)
+            if holder_pid:
+                os.kill(holder_pid, signal.SIGKILL)
             os.close(worker)
     assert gone

@@ -156,7 +156,8 @@ def test_a_run_says_its_text_and_how_it_went(session: RkllmSession, control: Con
     assert heard.text == "hello you"
     assert heard.tokens == 4
     assert (run.finish, run.generated_tokens) == ("stop", 4)
-    assert (run.prefilled_tokens, run.reused_tokens) == ((3, 0) if generation in WITH_PERF else (None, None))
+    # the warm-up left its BOS in the cache
+    assert (run.prefilled_tokens, run.reused_tokens) == ((2, 1) if generation in WITH_PERF else (None, None))
     again = generate(session).run
     assert again is not None
     assert again.reused_tokens == (2 if generation in WITH_PERF else None)
@@ -174,7 +175,7 @@ def test_the_length_is_kept_to(session: RkllmSession, control: Control) -> None:
     heard = generate(session, max_tokens=5)
     assert heard.run is not None
     assert (heard.run.finish, heard.run.generated_tokens) == ("length", 5)
-    assert heard.text == "hellohel"  # the end token is the fourth, as any other, and has no text
+    assert heard.text == "hellohello"  # the third is the end token, which comes as any other and has no text
 
 
 @pytest.mark.parametrize("abort", ["ok", "ignored"])
@@ -218,7 +219,7 @@ def test_an_abort_from_another_thread_ends_a_run_and_leaves_the_next_one_alone(
 
     thread = threading.Thread(target=abort)
     thread.start()
-    heard = generate(session, max_tokens=10_000_000, aborted=ended.is_set, also=begun.set)
+    heard = generate(session, max_tokens=1_000_000, aborted=ended.is_set, also=begun.set)
     thread.join()
     assert heard.run is not None
     assert heard.run.finish == "aborted"
@@ -231,7 +232,9 @@ def test_an_abort_that_came_too_late_costs_the_next_run_nothing(
     session: RkllmSession, control: Control, finish_on_abort: int
 ) -> None:
     control.set(script=HELLO, abort="sticky", finish_on_abort=finish_on_abort)
-    session._abort()  # as from the other thread, when the run before had just ended
+    session._running = True  # the other thread saw the run before, which has ended by now
+    session.abort()
+    session._running = False
     assert generate(session).text == "hello"
     session.abort()  # this one comes while nothing runs at all
     assert generate(session).text == "hello"

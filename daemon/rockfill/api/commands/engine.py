@@ -60,8 +60,9 @@ async def get(_: NoParameters, supervisor: Supervisor, completions: CompletionSe
 async def load(parameters: LoadParameters, supervisor: Supervisor, models: ModelStore, state: StateDir) -> Json:
     """Load a model, remember it as the chosen one, and answer once it is ready."""
     target = models.find(parameters.model)
-    models.choose(target)
-    await asyncio.to_thread(state.choose, Choices(model=target.name))
+    if parameters.model:  # "" is whatever runs, which may stand in for what was chosen
+        await asyncio.to_thread(state.choose, Choices(model=target.name))
+        models.choose(target)
     await supervisor.ensure_ready(target)
     return {"model": model_value(target)}
 
@@ -97,7 +98,7 @@ async def unpin(_: NoParameters, supervisor: Supervisor) -> Json:
 @command("engine.pause", scope=Scope.CONTROL)
 async def pause(_: NoParameters, supervisor: Supervisor, completions: CompletionService) -> Json:
     """Refuse completions and unload the model, so that the machine is free for something else."""
-    completions.paused = True
+    completions.pause()
     supervisor.unload()
     return {}
 
@@ -105,7 +106,7 @@ async def pause(_: NoParameters, supervisor: Supervisor, completions: Completion
 @command("engine.resume", scope=Scope.CONTROL)
 async def resume(_: NoParameters, supervisor: Supervisor, completions: CompletionService, models: ModelStore) -> Json:
     """Accept completions again, and load the chosen model."""
-    completions.paused = False
+    completions.resume()
     await supervisor.ensure_ready(models.find(""))
     return {}
 

@@ -1,0 +1,210 @@
+"""Hundreds of requests against a worker that crashes, hangs, floods and lies, as a seeded die says.
+
+ROCKFILL_TEST_SEED repeats a run: the die is the same then, the machine's timing is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import signal
+import string
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.appliance import ScriptedAppliance
+
+CLIENTS = 8
+REQUESTS_EACH = 65
+PATIENCE_S = 40.0  # beyond every deadline and backoff below: a request that takes longer has been lost
+
+# Short enough that a run with dozens of hangs ends within the minute, long enough for a worker on a busy machine.
+CONFIG = """
+[engine]
+hello_timeout_s = 2
+load_timeout_s = 0.5
+accepted_timeout_s = 0.5
+first_token_timeout_s = 0.5
+token_gap_timeout_s = 0.5
+abort_timeout_s = 0.5
+stop_timeout_s = 0.5
+ping_s = 0.5
+pong_timeout_s = 0.5
+"""
+
+# How a request may end whose worker failed it, or that came while the engine waited before it tries again.
+EXPECTED = {"engine_crashed", "engine_hung", "engine_failed", "link_broken", "npu_failed", "model_busy"}
+
+FILLER = "# A prompt of a few lines, so that a prefill is long enough to be measured.\n"
+
+
+class ChaoticAppliance(ScriptedAppliance):
+    def __init__(self, folder: Path, seed: str) -> None:
+        (folder / "config.toml").write_text(CONFIG)
+        super().__init__(folder / "state", ["--config", str(folder / "config.toml")])
+        self.folder = folder
+        self._launcher = [sys.executable, "-m", "tests.fakes.chaos", seed, str(folder)]
+
+    def tasks(self) -> list[str]:
+        """The tasks in the daemon's event loop."""
+        path = self.folder / "tasks"
+        path.unlink(missing_ok=True)
+        os.kill(self.pid, signal.SIGUSR1)
+        while not path.exists():
+            time.sleep(0.005)
+        return path.read_text().splitlines()
+
+    def files(self) -> list[str]:
+        """What the daemon has open, without the numbers that tell one socket from another."""
+        names = []
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                names.append(str(link.readlink()).partition(":[")[0])
+        return sorted(names)
+
+
+@dataclass(slots=True)
+class Tally:
+    """How the requests ended, and everything that should not be."""
+
+    endings: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+
+class Client(threading.Thread):
+    """Asks one thing after another. Each prompt ends in a line of its own, which is what the answer must repeat."""
+
+    def __init__(self, appliance: ChaoticAppliance, number: int, seed: str, tally: Tally) -> None:
+        super().__init__(name=f"client {number}")
+        self._appliance = appliance
+        self._number = number
+        self._random = random.Random(f"{seed}:client {number}")
+        self._tally = tally
+        self._headers = {"Authorization": f"Bearer {appliance.token}"}
+
+    def run(self) -> None:
+        for serial in range(REQUESTS_EACH):
+            line = f"{self._number}/{serial} " + "".join(self._random.choices(string.ascii_letters + "äöü€🙂", k=16))
+            try:
+                ending = self._ask(line, stream=self._random.random() < 0.5, leaves=self._random.random() < 0.05)
+            except Exception as error:  # whatever it is, the test is to tell it with its request
+                self._tally.wrong.append(f"{line}: {type(error).__name__}: {error}")
+                ending = "lost"
+            self._tally.endings[ending] += 1
+            if ending not in ("whole", "left"):
+                time.sleep(0.2)  # as a client does that was told to ask again in a moment
+
+    def _ask(self, line: str, *, stream: bool, leaves: bool) -> str:
+        body: dict[str, Any] = {"prompt": FILLER + line, "max_tokens": 64, "stream": stream}
+        if self._random.random() < 0.5:
+            body["suffix"] = ""
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", self._appliance.port, timeout=PATIENCE_S)
+        ) as to:
+            to.request("POST", "/v1/completions", json.dumps(body), self._headers)
+            if leaves:
+                time.sleep(self._random.uniform(0, 0.1))
+                return "left"
+            response = to.getresponse()
+            if response.status != 200 or not stream:
+                return self._whole(line, response.status, json.loads(response.read()))
+            return self._streamed(line, response.read())
+
+    def _whole(self, line: str, status: int, answer: dict[str, Any]) -> str:
+        if status != 200:
+            code: str = answer["error"]["code"]
+            return self._failed(line, code)
+        return self._compare(line, answer["choices"][0]["text"], answer["choices"][0]["finish_reason"])
+
+    def _streamed(self, line: str, raw: bytes) -> str:
+        """All text, then exactly one end: a finish and [DONE], or an error."""
+        events = [entry.removeprefix("data: ") for entry in raw.decode().split("\n\n") if entry]
+        if events[-1] != "[DONE]":
+            *texts, end = map(json.loads, events)
+            said = "".join(event["choices"][0]["text"] for event in texts)
+            if not line.startswith(said) or any(event["choices"][0]["finish_reason"] for event in texts):
+                self._tally.wrong.append(f"{line}: {events}")
+            return self._failed(line, end["error"]["code"])
+        *texts, end = map(json.loads, events[:-1])
+        if any(event["choices"][0]["finish_reason"] for event in texts):
+            self._tally.wrong.append(f"{line}: {events}")
+        said = "".join(event["choices"][0]["text"] for event in texts)
+        return self._compare(line, said, end["choices"][0]["finish_reason"])
+
+    def _compare(self, line: str, said: str, finish: str) -> str:
+        if (said, finish) != (line, "stop"):
+            self._tally.wrong.append(f"{line}: answered {said!r}, {finish}")
+        return "whole"
+
+    def _failed(self, line: str, code: str) -> str:
+        if code not in EXPECTED:
+            self._tally.wrong.append(f"{line}: {code}")
+        return code
+
+
+def at_rest(appliance: ChaoticAppliance) -> tuple[list[str], list[str]]:
+    """The daemon's open files and its tasks once the last client's connection is closed."""
+    daemon, deadline = psutil.Process(appliance.pid), time.monotonic() + 5
+    while any(connection.raddr for connection in daemon.net_connections("tcp")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return appliance.files(), appliance.tasks()
+
+
+@pytest.mark.timeout(120)
+def test_every_request_ends_exactly_once_and_nothing_is_left_whatever_the_worker_does(tmp_path: Path) -> None:
+    seed = os.environ.get("ROCKFILL_TEST_SEED") or str(random.SystemRandom().randrange(1 << 32))
+    print(f"ROCKFILL_TEST_SEED={seed}")
+    appliance = ChaoticAppliance(tmp_path, seed)
+    appliance.script(token_s=0.0005)
+    appliance.start()
+    try:
+        for number in range(40):
+            assert appliance.complete(f"{FILLER}warm {number}")["choices"][0]["text"] == f"warm {number}"
+        daemon = psutil.Process(appliance.pid)
+        before, rss = at_rest(appliance), daemon.memory_info().rss
+
+        tally = Tally()
+        (tmp_path / "chaos").touch()
+        began = time.monotonic()
+        clients = [Client(appliance, number, seed, tally) for number in range(CLIENTS)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        took_s = time.monotonic() - began
+        (tmp_path / "chaos").unlink()
+
+        # The engine comes back by itself, whatever it was doing, and works.
+        appliance.wait_for_state("ready")
+        assert appliance.complete(f"{FILLER}fine")["choices"][0]["text"] == "fine"
+        faults = (tmp_path / "faults").read_text().splitlines()
+        print(f"{took_s:.1f} s, {(tmp_path / 'workers').stat().st_size} workers, {len(faults)} faults")
+        print(dict(tally.endings))
+        assert tally.wrong == []
+        assert sum(tally.endings.values()) == CLIENTS * REQUESTS_EACH
+        assert tally.endings["whole"] > CLIENTS * REQUESTS_EACH / 2
+        assert len(faults) > 20
+
+        assert at_rest(appliance) == before
+        (worker,) = daemon.children(recursive=True)
+        assert worker.pid == appliance.command("engine.get")["worker_pid"]
+        grown_mb = (daemon.memory_info().rss - rss) / 1e6
+        print(f"the daemon has grown by {grown_mb:.1f} MB")
+        assert grown_mb < 20
+    finally:
+        status = appliance.stop()
+    assert status == 0
+    assert not worker.is_running()
+    assert not [line for line in appliance.printed if "Traceback" in line or "never" in line]
+    assert sorted(path.name for path in appliance.state_dir.iterdir()) == ["history.json", "lock", "models", "token"]
