@@ -2,7 +2,7 @@
 # make test   everything that this machine can check; what it cannot ends as NOT RUN lines; ARGS="…" goes to pytest
 # make check  the static part of it: formatting, lints, types, the layer rule, the shape of the tree
 # make test-arm64   the RKLLM binding's tests on arm64, emulated; ten minutes
-# make format, make bench, make lock, make clean
+# make format, make bench, make bench-typing, make lock, make clean
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made from; otherwise the first one on PATH that is new enough.
 .NOTPARALLEL:
@@ -51,6 +51,9 @@ format: .venv/ready-to-test
 
 bench: .venv/ready-to-test
 	@$(PY) -m tests.bench $(ARGS)
+
+bench-typing: .venv/ready-to-test
+	@$(PY) -m tests.bench.typing $(ARGS)
 
 .venv/ready-to-run: $(SETUP) $(REMAKE)
 	$(call bootstrap,run)

@@ -24,7 +24,7 @@ abort_timeout_s = 1
 ping_s = 1
 recycle_growth_mib = 64
 [rkllm]
-context_tokens = 512
+context_tokens = {context_tokens}
 """
 
 
@@ -37,9 +37,9 @@ def make_directory(directory: Path) -> Path:
 
 
 class NpuAppliance(Appliance):
-    """A daemon with the model in a simulator of `generation`, not started yet; `control` tells the simulator what to do.
+    """A daemon with the model in a simulator of `generation`, not started yet.
 
-    `library` replaces the simulator; "" names none.
+    `control` tells the simulator what to do. `library` replaces it; "" names none.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class NpuAppliance(Appliance):
         *,
         library: Path | str | None = None,
         load_timeout_s: float = 20,
+        context_tokens: int = 512,
         log_level: int = 0,
     ) -> None:
         if compiler() is None:
@@ -56,7 +57,7 @@ class NpuAppliance(Appliance):
         self.model = make_directory(directory / NAME)
         self.control = Control(directory / "control")
         config = directory / "config.toml"
-        config.write_text(CONFIG.format(load_timeout_s=load_timeout_s))
+        config.write_text(CONFIG.format(load_timeout_s=load_timeout_s, context_tokens=context_tokens))
         used = build(generation) if library is None else library
         variables = {
             **self.control.environment,

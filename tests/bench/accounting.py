@@ -169,7 +169,8 @@ def credited(asks: Sequence[Ask], runs: Sequence[EngineRun]) -> set[int]:
         for number, run in enumerate(runs):
             if run.suffix != ask.suffix or run.started_s > ended_s or run.ended_s < ask.sent_s:
                 continue
-            if run.prefix.startswith(ask.prefix) and whole.startswith(run.prefix):
+            made_some = len(run.prefix) < len(whole)
+            if made_some and run.prefix.startswith(ask.prefix) and whole.startswith(run.prefix):
                 used.add(number)
                 known_until = min(known_until, len(run.prefix))
         if known_until > len(ask.prefix):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from typing import Self
 
-    from rockfill.engine.supervisor import Supervisor
+    from rockfill.engine.supervisor import Generation, Supervisor
     from rockfill.fim.families import Order
     from rockfill.link.messages import Load
     from rockfill.session import ModelFacts, Run, Sampling, Session
@@ -56,8 +56,8 @@ class Contender:
 
     `queue`: its completion service is first come, first served, without a memory; `aborts` whether that ends a run
     whose client has gone, `whole_prompt` whether it sends as much as `NAIVE_TOKENS`, cut where they end. The others
-    take one thing away from Rockfill. `order` None leaves that to Rockfill. `typing`: a request with a suffix counts as
-    typing whatever dialect it came in.
+    take one thing away from Rockfill, or set it: `budget_tokens` 0 and `order` None leave that to Rockfill. `typing`: a
+    request with a suffix counts as typing whatever dialect it came in.
     """
 
     queue: bool = False
@@ -66,7 +66,7 @@ class Contender:
     supersedes: bool = True
     shares: bool = True
     remembers: bool = True
-    budget: bool = True
+    budget_tokens: int = 0
     order: Literal["psm", "spm"] | None = None
     typing: bool = True
 
@@ -132,7 +132,7 @@ def take_apart(contender: Contender) -> None:
 
     class Generous(Budget):
         def tokens(self, prefill_tokens_per_second: float | None) -> int:
-            return super().tokens(prefill_tokens_per_second) if contender.budget else NAIVE_TOKENS
+            return contender.budget_tokens or super().tokens(prefill_tokens_per_second)
 
     for name, part in (("Scheduler", FlatScheduler), ("TypedAhead", Forgetful), ("Budget", Generous)):
         assert hasattr(service, name), f"the service is no longer made of a {name}"
@@ -191,6 +191,7 @@ class Queued:
         self.result: CompletionResult | None = None
         self._queue = queue
         self._stream = TextStream()
+        self._arrived_s = time.perf_counter()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -205,59 +206,57 @@ class Queued:
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
         async for text in self._stream.reader():
-            yield text
+            if text:
+                yield text
 
     async def _run(self) -> None:
         request, queue = self.request, self._queue
-        arrived_s = time.perf_counter()
         async with queue.turn:
             started_s = time.perf_counter()
             tokens = queue.budget.tokens(queue.supervisor.prefill_tokens_per_second)
-            generation = queue.supervisor.submit(
-                self.target,
-                Generate(
-                    0,
-                    request.prefix,
-                    request.suffix,
-                    request.files,
-                    request.max_tokens,
-                    NAIVE_TOKENS if queue.contender.whole_prompt else tokens,
-                    request.sampling,
-                ),
+            generate = Generate(
+                id=0,
+                prefix=request.prefix,
+                suffix=request.suffix,
+                files=request.files,
+                max_tokens=request.max_tokens,
+                budget_tokens=NAIVE_TOKENS if queue.contender.whole_prompt else tokens,
+                sampling=request.sampling,
             )
+            generation = queue.supervisor.submit(self.target, generate)
             over = asyncio.get_running_loop().create_future()
             generation.when_over(lambda: over.set_result(None))
             output = OutputFilter(self._rules())
             first_s = None
             try:
                 async for text in generation:
-                    out = output.feed(text)
-                    if out:
-                        first_s = first_s or time.perf_counter()
-                        self._stream.push(out)
-                    if output.finished is not None:
+                    first_s = first_s or time.perf_counter()
+                    line, ended, _ = text.partition("\n")
+                    in_time = request.predict_s is None or time.perf_counter() - first_s < request.predict_s
+                    self._stream.push(output.feed(text if in_time else line))
+                    if output.finished is not None or (ended and not in_time):
                         break
-                tail = output.flush()
-                if tail:
-                    self._stream.push(tail)
-                queued_ms, first_ms = 1e3 * (started_s - arrived_s), 1e3 * ((first_s or started_s) - arrived_s)
-                timings = Timings(queued_ms, first_ms, None, None, 1e3 * (time.perf_counter() - arrived_s))
-                accepted = generation.accepted
-                self.result = CompletionResult(
-                    model=self.target.name,
-                    finish_reason="stop",
-                    prompt_tokens=accepted.prompt_tokens if accepted else 0,
-                    generated_tokens=generation.tokens,
-                    reused_tokens=None,
-                    from_memory=0,
-                    trimmed=accepted.trimmed if accepted else Trimmed(),
-                    ignored=(),
-                    timings=timings,
-                )
+                self._stream.push(output.flush())
+                self.result = self._report(generation, started_s, first_s)
             finally:
                 self._stream.close(generation.problem)
                 generation.cancel()
                 await asyncio.shield(over)  # the engine is not free before that
+
+    def _report(self, generation: Generation, started_s: float, first_s: float | None) -> CompletionResult:
+        first_ms = None if first_s is None else 1e3 * (first_s - self._arrived_s)
+        total_ms = 1e3 * (time.perf_counter() - self._arrived_s)
+        return CompletionResult(
+            model=self.target.name,
+            finish_reason="stop",
+            prompt_tokens=generation.accepted.prompt_tokens if generation.accepted else 0,
+            generated_tokens=generation.tokens,
+            reused_tokens=None,
+            from_memory=0,
+            trimmed=generation.accepted.trimmed if generation.accepted else Trimmed(),
+            ignored=(),
+            timings=Timings(1e3 * (started_s - self._arrived_s), first_ms, None, None, total_ms),
+        )
 
     def _rules(self) -> OutputRules:
         request, family = self.request, BY_NAME.get(self.target.family or "")

@@ -214,19 +214,18 @@ class Oracle:
     def says(self, prefix: str, suffix: str) -> str:
         """What comes between: "" where nothing is missing."""
         for number, site in enumerate(self._sites):
-            if not (suffix + "\n").startswith(site.tail[:_LOOK_AHEAD_CHARS]):
+            ahead = suffix[:_LOOK_AHEAD_CHARS].rstrip("\n")
+            if ahead != site.tail[:_LOOK_AHEAD_CHARS].rstrip("\n"):  # llama.vim adds a line end
                 continue
             before = site.head[-_LOOK_BACK_CHARS:]
             at = prefix.rfind(before) if len(before) == _LOOK_BACK_CHARS else 0
-            if at >= 0 and prefix.startswith(before, at):
-                return self._go_on(number, prefix[at + len(before) :])
+            typed = prefix[at + len(before) :]
+            if at >= 0 and prefix.startswith(before, at) and site.middle.startswith(typed):
+                return self._go_on(number, typed)
         return _OTHERWISE
 
     def _go_on(self, number: int, typed: str) -> str:
-        middle = self._sites[number].middle
-        if not middle.startswith(typed):
-            return _OTHERWISE
-        lines = middle.split("\n")
+        lines = self._sites[number].middle.split("\n")
         line, column = typed.count("\n"), len(typed) - typed.rfind("\n") - 1
         said = ""
         for number_of_line in range(line, len(lines)):

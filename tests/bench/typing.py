@@ -30,8 +30,8 @@ import aiohttp
 
 from tests.appliance import ROOT, Appliance
 from tests.bench.accounting import EngineRun, Figures, Session, figures
-from tests.bench.contenders import Contender, Settings, runs_of
-from tests.bench.editors import EDITORS, Clock, Editor, LlamaVim, Server, body
+from tests.bench.contenders import NAIVE_TOKENS, Contender, Settings, runs_of
+from tests.bench.editors import EDITORS, Clock, Editor, LlamaVim, Server, Wire, body
 from tests.bench.lab import ACCELERATED, Machine
 from tests.bench.replay import Replay, replay
 from tests.fakes import rkllm_simulator as simulator
@@ -55,14 +55,19 @@ ABLATIONS = {
     "  no supersede": Contender(supersedes=False),
     "  no sharing": Contender(shares=False),
     "  no memory": Contender(remembers=False),
-    "  1,024 tokens": Contender(budget=False),
+    "  1,024 tokens": Contender(budget_tokens=NAIVE_TOKENS),
+    "  384 tokens": Contender(budget_tokens=384),
     "  suffix first": Contender(order="spm"),
     "  not as typing": Contender(typing=False),
 }
 
+PROMPT_TOKENS = (96, 192, 288, 384, 576, 960)  # the bundled model's context has 1,024
+
 # The project's own sources, and modules of the standard library as people write them. Never shipped, only read.
-STDLIB = """argparse bisect calendar configparser csv difflib fractions ftplib gettext heapq imaplib mailbox netrc optparse
-pathlib queue sched shlex statistics textwrap""".split()
+STDLIB = (
+    "argparse bisect calendar configparser csv difflib fractions ftplib gettext heapq imaplib mailbox netrc optparse "
+    "pathlib queue sched shlex statistics textwrap"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +83,19 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Extent:
     """How much is done: sites typed on the simulated NPU and on the CPU, whether parts are taken away, and how many
-    sessions run at once on the simulator, which sleeps."""
+    sessions run at once on the simulator, which sleeps. `places` is where prompts of several lengths are compared."""
 
     npu_sites: int
     cpu_sites: int
     engines: tuple[str, ...]
     ablations: bool
     scale: float
+    places: int
     at_once: int = 9
 
 
-FULL = Extent(npu_sites=24, cpu_sites=5, engines=tuple(ENGINES), ablations=True, scale=6)
-QUICK = Extent(npu_sites=7, cpu_sites=3, engines=("NPU", "CPU"), ablations=False, scale=8)
+FULL = Extent(npu_sites=24, cpu_sites=5, engines=tuple(ENGINES), ablations=True, scale=6, places=150)
+QUICK = Extent(npu_sites=7, cpu_sites=3, engines=("NPU", "CPU"), ablations=False, scale=8, places=40)
 
 
 def main() -> int:
@@ -119,13 +125,15 @@ def main() -> int:
     editors = [editor for editor in EDITORS if arguments.editor in (None, editor.name)]
     results = asyncio.run(measure(extent, editors, arguments.seed))
     show(results)
+    lengths = asyncio.run(by_length(extent, arguments.seed)) if "CPU" in extent.engines else {}
     say("machine: " + ", ".join(f"{name} {value}" for name, value in machine.report().items()))
     if arguments.json:
         rows = [
             {"engine": job.engine, "editor": job.editor.name, "server": job.server.strip(), **asdict(figure)}
             for job, figure in results.items()
         ]
-        arguments.json.write_text(json.dumps({"seed": arguments.seed, **asdict(extent), "rows": rows}, indent=1) + "\n")
+        value = {"seed": arguments.seed, **asdict(extent), "rows": rows, "exact_by_prompt_tokens": lengths}
+        arguments.json.write_text(json.dumps(value, indent=1) + "\n")
     return 0
 
 
@@ -164,7 +172,9 @@ def sources() -> list[str]:
     """The texts that are edited."""
     own = sorted((ROOT / "daemon" / "rockfill").rglob("*.py"))
     library = Path(sysconfig.get_path("stdlib"))
-    texts = [path.read_text() for path in (*own, *(library / f"{name}.py" for name in STDLIB)) if path.is_file()]
+    texts = [
+        path.read_text() for path in (*own, *(library / f"{name}.py" for name in STDLIB.split())) if path.is_file()
+    ]
     return [text for text in texts if text.isascii() and text.count("\n") >= 40]
 
 
@@ -221,6 +231,39 @@ def prepare(folder: Path, job: Job, work: Replay, scale: float, seed: int) -> Ap
     return Appliance(state, arguments, launcher=launcher)
 
 
+async def by_length(extent: Extent, seed: int) -> dict[int, float]:
+    """The share of lines that the bundled model has right, by how long its prompt may be, at the same places."""
+    work = replay(sources(), seed + 2, extent.places)
+    stops = [index for index in range(len(work.events)) if work.stops(index)][:: len(EDITORS)][: extent.places]
+
+    async def right(tokens: int) -> float:
+        with tempfile.TemporaryDirectory(prefix="rockfill-typing-") as name:
+            job = Job("CPU", LlamaVim, f"{tokens} tokens", Contender(budget_tokens=tokens, remembers=False))
+            appliance = prepare(Path(name), job, work, 1, seed)
+            await asyncio.to_thread(appliance.start)
+            try:
+                async with aiohttp.ClientSession() as http:
+                    server = Server(appliance.url, appliance.token, http)
+                    return sum([await is_right(server, work, index) for index in stops]) / len(stops)
+            finally:
+                await asyncio.to_thread(appliance.stop)
+
+    say(f"\nCPU, whole lines right at {len(stops)} places, by the prompt's most tokens:")
+    shares = {tokens: await right(tokens) for tokens in PROMPT_TOKENS}
+    say("  ".join(f"{tokens}: {100 * share:.1f} %" for tokens, share in shares.items()))
+    return shares
+
+
+async def is_right(server: Server, work: Replay, index: int) -> bool:
+    """Whether the line that is offered at event `index` is what the file has."""
+    event = work.events[index]
+    site = work.sites[event.site]
+    wire = Wire("/v1/completions", stream=False, max_tokens=48, line=True)
+    request = body(wire.path, wire, site.head + event.typed, site.tail, 1)
+    text = "".join([text async for text in server.answers(wire.path, request)])
+    return text.rstrip() == (work.rest(event) or "").rstrip()
+
+
 async def infill_path(server: Server) -> str:
     """The path for editors that speak llama.cpp's dialect; the other dialect's as long as there is no such."""
     request = {**body("/infill", LlamaVim.wire, "", "", 1), "n_predict": 0}
@@ -232,7 +275,7 @@ async def infill_path(server: Server) -> str:
 
 # ---- telling
 
-HEAD = "first-p50 p90 line-p50 p90 <.5s% <1s% exact% taken asks useful runs prefill decode busy wasted".split()
+HEAD = "first-p50 p90 line-p50 p90 <.5s% <1s% exact% taken asks useful runs prefill decode busy wasted"
 
 
 def show(results: dict[Job, Figures]) -> None:
@@ -243,7 +286,7 @@ def show(results: dict[Job, Figures]) -> None:
     say(LEGEND)
     for (engine, editor), rows in tables.items():
         say(f"\n{engine}, {editor}: {rows['Rockfill'].stops} stops")
-        say(f"{'':16}" + "".join(f"{title:>9}" for title in HEAD))
+        say(f"{'':16}" + "".join(f"{title:>9}" for title in HEAD.split()))
         for server, figure in rows.items():
             say(f"{server:16}" + "".join(f"{cell:>9}" for cell in cells(figure)))
         say("floors: " + "; ".join(floors(rows["Rockfill"], rows["naive"])))

@@ -59,7 +59,8 @@ def build(
 
     Built once per source and options, below `directory` or the user's folder for temporary files; builds running at
     the same time do not disturb each other. `version_string` False leaves the version string out (1.1 has none
-    anyway), `move_field` lays RKLLMParam out wrongly, `buffered_lines` leaves lines in stdio's buffer. Raises CalledProcessError if the compiler refuses.
+    anyway), `move_field` lays RKLLMParam out wrongly, `buffered_lines` leaves lines in stdio's buffer.
+    Raises CalledProcessError if the compiler refuses.
     """
     command = compiler()
     assert command is not None, "no C compiler; ask compiler() first"

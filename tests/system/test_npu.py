@@ -144,7 +144,7 @@ def test_a_client_that_goes_away_ends_the_run(lasting: Callable[[str], NpuApplia
 # ---- loads that fail
 
 
-LOAD_FAULTS = [
+LOAD_FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"init": "no_device"}, "npu_unavailable", "failed to open rknpu module"),
     ({"init": "no_npu_memory"}, "out_of_npu_memory", "failed to malloc npu memory"),
     ({"init": "newer_model"}, "model_too_new", "rkllm-runtime version is lower"),

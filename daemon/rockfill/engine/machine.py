@@ -129,13 +129,15 @@ class Deadline:
 class Waiter:
     """Somebody who wants `target` loaded: a request to run (`job`), or a caller of `ensure_ready` (no job).
 
-    A job is `accepted` once a worker has begun with it. `workers` counts those that it was sent to.
+    A job is `accepted` once a worker has begun with it, `cancelled` once nobody wants it any more. `workers` counts
+    those that it was sent to.
     """
 
     ticket: int
     job: bool
     fingerprint: str = ""
     accepted: bool = False
+    cancelled: bool = False
     workers: int = 0
 
 
@@ -258,6 +260,8 @@ def _cancel(state: State, event: Cancel) -> Step:
         seconds = state.timeouts.abort_s
         if state.deadline is not None and _awaits(state, Limit.FIRST_TOKEN):
             seconds += state.deadline.seconds  # a prefill can't be interrupted on the NPU
+        assert state.running is not None
+        state = replace(state, running=replace(state.running, cancelled=True))
         return _timed(state, Limit.ABORT, seconds), (SendAbort(event.ticket),)
     if state.running is not None and state.running.ticket == event.ticket:  # its worker is on the way out
         return replace(state, running=None), (EndRun(event.ticket, CANCELLED),)
@@ -552,9 +556,10 @@ def _awaits(state: State, limit: Limit) -> bool:
 
 
 def _found_its_worker_dying(state: State, job: Waiter, problem: ProblemInfo) -> bool:
-    """Whether the worker died before it began with the job: the next one may have it, once."""
+    """Whether the worker died before it began with the job: the next one may have it, once, if it is still wanted."""
     unasked = state.phase is not Phase.STOPPING or state.then is Next.FAIL
-    return unasked and problem.code is Code.ENGINE_CRASHED and not job.accepted and job.workers == 1
+    untouched = not job.accepted and not job.cancelled and job.workers == 1
+    return unasked and problem.code is Code.ENGINE_CRASHED and untouched
 
 
 def _killed_by_others(problem: ProblemInfo) -> bool:

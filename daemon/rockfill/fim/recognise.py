@@ -92,7 +92,7 @@ def _read_files(head: str, layout: FileLayout, context: Context, *, inside_prefi
     has_path = Slot.PATH in layout.each
     named = [_path_and_text(block) if has_path else ("", block) for block in blocks]
     if None in named:
-        return None
+        return context if inside_prefix else None
     *files_named, (path, tail) = (entry for entry in named if entry is not None)
     if inside_prefix:
         # the blank line between files belongs to the layout

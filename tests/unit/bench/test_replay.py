@@ -114,7 +114,8 @@ def test_the_oracle_is_sometimes_right_sometimes_wrong_and_right_at_the_end_of_a
     assert 0.2 < sum(at_start) / len(at_start) < 0.8
     for site, typed in _sites(made):
         if site.rest(typed) == "":
-            assert oracle.says(site.head + typed, site.tail) == site.middle[len(typed) :]
+            said = oracle.says(site.head + typed, site.tail)
+            assert said.startswith("\n") if "\n" in site.middle[len(typed) :] else said == ""
 
 
 @few

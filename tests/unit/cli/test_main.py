@@ -29,7 +29,7 @@ def nobody_s_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def closed_url() -> Iterator[tuple[str, str]]:
+def closed_url() -> Iterator[str]:
     """An address where nothing listens, and nothing else can begin to meanwhile."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))

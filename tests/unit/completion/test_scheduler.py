@@ -98,7 +98,7 @@ def test_one_that_made_way_and_has_nobody_aboard_any_more_is_over() -> None:
     arrived(scheduler, Arrival(1, BACKGROUND), Arrival(2))
     assert scheduler.leave(1) == [Abort(1)]
     assert scheduler.again(1) == [Gone(1), Run(2)]
-    assert scheduler.over(2) == []
+    assert scheduler.over(2) == [Gone(2)]
 
 
 def test_whoever_joins_background_work_in_a_hurry_hurries_it() -> None:

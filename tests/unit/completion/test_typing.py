@@ -134,7 +134,7 @@ async def test_a_shared_run_goes_on_when_one_of_its_clients_leaves(
 async def test_background_work_makes_way_and_goes_on_where_it_was(
     service: CompletionService, running: Engine, script: Script
 ) -> None:
-    script.says(text="abcdefgh", token_s=0.03)
+    script.says(text="abcdefgh", token_s=0.3)
     background = CompletionRequest("long work", max_tokens=8, priority=Priority.BACKGROUND)
     async with service.start(background) as completion:
         texts = aiter(completion)

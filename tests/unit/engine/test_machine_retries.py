@@ -8,6 +8,7 @@ import pytest
 
 from rockfill.engine.events import (
     AcceptedCame,
+    Cancel,
     EnsureReady,
     Exited,
     HelloCame,
@@ -133,6 +134,11 @@ def test_a_job_that_found_its_worker_dying_goes_to_the_next_one_once() -> None:
     state, effects = step(state, Exited(2, CRASH))
     assert told(effects) == {NEW: Code.ENGINE_CRASHED}
     assert state.crashers == (("text", 1),)
+
+
+def test_a_job_that_nobody_wants_any_more_does_not_go_to_the_next_worker() -> None:
+    state, effects = step(after(Submit(NEW, A), Cancel(NEW), start=READY), Exited(1, CRASH))
+    assert (told(effects), state.waiters) == ({NEW: Code.ENGINE_CRASHED}, ())
 
 
 def test_a_kill_that_was_not_ours_is_not_blamed_on_the_text() -> None:

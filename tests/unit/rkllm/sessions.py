@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rockfill.rkllm.session import RkllmOptions, RkllmSession
-from rockfill.session import Sampling
+from rockfill.session import Run, Sampling
 from tests.fakes.rkllm_simulator import build, make_model
 from tests.fakes.vocabulary import sentencepiece_like
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rockfill.compat.runtime import Generation
-    from rockfill.session import Run
 
 CONTEXT_TOKENS = 512
 OPTIONS = RkllmOptions(context_tokens=CONTEXT_TOKENS)

@@ -19,7 +19,7 @@ from rockfill.link.messages import Generate
 from rockfill.prompting import Prompter
 from rockfill.rkllm.session import RESERVED_CONTEXT_TOKENS, RkllmOptions, RkllmSession
 from rockfill.session import Sampling
-from tests.fakes.rkllm_simulator import VERSIONS, Control, Token, build, make_model
+from tests.fakes.rkllm_simulator import VERSIONS, Control, Token, Value, build, make_model
 from tests.fakes.vocabulary import FIM, SPECIAL, sentencepiece_like
 
 from .sessions import CONTEXT_TOKENS, OPTIONS, PROMPT, generate, make_directory, open_session, prompts
@@ -33,7 +33,7 @@ BEFORE_1_3 = [generation for generation in Generation if generation is not Gener
 BOS, EOS = SPECIAL.index("<bos>"), SPECIAL.index("<eos>")
 HELLO = [Token(700, b"hel"), Token(701, b"lo")]
 STOP = 702
-UNENDING = {"eos": "never", "eos_id": 999}
+UNENDING: dict[str, Value] = {"eos": "never", "eos_id": 999}
 
 CHILD = """
 import resource, sys

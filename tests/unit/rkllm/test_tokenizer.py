@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import pytest
@@ -18,6 +17,7 @@ from tests.fakes.vocabulary import FIM, SPECIAL, Prefix, sentencepiece_like
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 BUNDLED = paths.bundled_models() / "rockfill-tiny" / "tokenizer.json"
 TEXTS = ("def add(a, b):\n    return a + b\n", " x", "x", "\tif é:\n\n\n", "<s>", "naïve 日本 \U0001f980", "")

@@ -70,7 +70,7 @@ async def listed_model(target: Target, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "model": name,
-        "modified_at": await asyncio.to_thread(_modified_at, Path(target.path)),
+        "modified_at": await modified_at(target),
         "size": target.size_bytes,
         # Of the place and the size: reading gigabytes to name a file would be no service.
         "digest": hashlib.sha256(f"{target.path}\0{target.size_bytes}".encode()).hexdigest(),
@@ -103,9 +103,10 @@ def facts_of(snapshot: EngineSnapshot, target: Target) -> ModelFacts | None:
     return snapshot.facts if snapshot.target == target else None
 
 
-def _modified_at(path: Path) -> str:
+async def modified_at(target: Target) -> str:
+    """When the model's file was written."""
     try:
-        modified_s = path.stat().st_mtime
+        modified_s = (await asyncio.to_thread(Path(target.path).stat)).st_mtime
     except OSError:
         return UNKNOWN_TIME
     return datetime.fromtimestamp(modified_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -329,7 +329,7 @@ def _timings(result: CompletionResult) -> Json:
 def _rate(name: str, tokens: int, ms: float) -> Json:
     return {
         f"{name}_n": tokens,
-        f"{name}_ms": ms,
+        f"{name}_ms": round(ms, 3),
         f"{name}_per_token_ms": round(ms / tokens, 3) if tokens else 0.0,
         f"{name}_per_second": round(tokens * 1000 / ms, 3) if ms else 0.0,
     }

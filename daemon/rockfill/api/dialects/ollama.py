@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
+from aiohttp import web
+
 from rockfill.access.tokens import Scope
 from rockfill.api.dialects.asking import Share, Stops, Temperature, document, limit, refuse, stops
-from rockfill.api.dialects.listing import capabilities, details, facts_of, listed_model
+from rockfill.api.dialects.listing import capabilities, details, facts_of, listed_model, modified_at
 from rockfill.api.dialects.streaming import HOLE, NDJSON, extension, respond
 from rockfill.api.errors import dumps, json_response
 from rockfill.api.server import Gate, Route, read_json
@@ -26,8 +28,6 @@ from rockfill.snapshots import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from aiohttp import web
 
     from rockfill.completion.service import CompletionResult, CompletionService
     from rockfill.engine.supervisor import Supervisor
@@ -148,10 +148,9 @@ class Ollama:
             self._supervisor.unload()
         reason = "unload" if unload else "load"
         value = _head(target.name) | {"response": "", "done": True, "done_reason": reason}
-        response = json_response(value)
-        if body.stream:
-            response.content_type = NDJSON.content_type
-        return response
+        if not body.stream:
+            return json_response(value)
+        return web.Response(body=NDJSON.frame(dumps(value)), content_type=NDJSON.content_type)
 
     async def tags(self, request: web.Request) -> web.StreamResponse:
         listed = [await listed_model(target, tagged(target.name)) for target in self._models.targets]
@@ -176,7 +175,7 @@ class Ollama:
                 "details": details(target),
                 "model_info": model_info,
                 "capabilities": capabilities(target, order),
-                "modified_at": (await listed_model(target, target.name))["modified_at"],
+                "modified_at": await modified_at(target),
             }
         )
 

@@ -1,0 +1,78 @@
+"""What becomes of a request that a newer one has made pointless."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from tests.appliance import Answer, ScriptedAppliance
+
+LINES = "".join(f"value_{number} = compute({number})\n" for number in range(20))
+
+
+def one_after_the_other(scripted: ScriptedAppliance, path: str, body: Any, typed: Any) -> tuple[Answer, Answer]:
+    """The answers to `body` and, sent while that runs, `typed`."""
+    scripted.script(text="x" * 900, token_s=0.01)
+    with ThreadPoolExecutor(1) as pool:
+        first: Future[Answer] = pool.submit(scripted.request, "POST", path, body)
+        while not scripted.request("GET", "/slots").json()[0]["is_processing"]:
+            time.sleep(0.01)
+        scripted.script(text="newer")
+        second = scripted.request("POST", path, typed)
+        return first.result(), second
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_on_infill_it_is_an_empty_completion(scripted: ScriptedAppliance, stream: bool) -> None:
+    body = {"input_prefix": LINES, "input_suffix": "\n", "stream": stream}
+    older, newer = one_after_the_other(scripted, "/infill", body, {**body, "prompt": "v", "stream": False})
+    assert (older.status, newer.status) == (200, 200)
+    last = json.loads(older.body.rstrip().rpartition(b"data: ")[2]) if stream else older.json()
+    assert (last["content"], last["stop"]) == ("", True)
+    assert set(last) == set(newer.json())
+    assert newer.json()["content"] == "newer"
+
+
+def test_for_tabby_it_is_an_empty_completion(scripted: ScriptedAppliance) -> None:
+    older, newer = one_after_the_other(
+        scripted, "/v1/completions", {"segments": {"prefix": LINES}}, {"segments": {"prefix": LINES + "v"}}
+    )
+    assert older.json()["choices"] == [{"index": 0, "text": ""}]
+    assert newer.json()["choices"] == [{"index": 0, "text": "newer"}]
+
+
+def test_elsewhere_a_session_supersedes_and_the_older_request_is_told(scripted: ScriptedAppliance) -> None:
+    body = {"prompt": "a", "max_tokens": 999, "rockfill": {"session": "mine"}}
+    older, newer = one_after_the_other(scripted, "/v1/completions", body, {**body, "prompt": "other"})
+    assert (older.status, older.json()["error"]["code"]) == (409, "superseded")
+    assert newer.json()["choices"][0]["text"] == "newer"
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "said"),
+    [
+        ("/v1/completions", {"max_tokens": 64}, lambda answer: answer["choices"][0]["text"]),
+        ("/v1/fim/completions", {}, lambda answer: answer["choices"][0]["message"]["content"]),
+        ("/completion", {}, lambda answer: answer["content"]),
+        ("/api/generate", {"stream": False}, lambda answer: answer["response"]),
+    ],
+)
+def test_eight_scripts_at_once_all_get_their_own_whole_answer(
+    scripted: ScriptedAppliance, path: str, asked: dict[str, Any], said: Any
+) -> None:
+    """Though each one's text looks like an edit of the others', and all come from one address."""
+    scripted.script(text=None, token_s=0.001)
+    lines = [f"and this is request {number}" for number in range(8)]
+
+    def complete(line: str) -> Any:
+        return said(scripted.request("POST", path, {"prompt": LINES + line, **asked}).json())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(complete, lines)) == lines
