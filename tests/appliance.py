@@ -159,8 +159,11 @@ def _free_port() -> int:
 class ScriptedAppliance(Appliance):
     """A daemon whose worker does as its script says (`fakes/worker.py`)."""
 
-    def __init__(self, state_dir: Path, arguments: Sequence[str] = ()) -> None:
-        super().__init__(state_dir, arguments, launcher=[sys.executable, str(ROOT / "tests/fakes/daemon.py")])
+    def __init__(
+        self, state_dir: Path, arguments: Sequence[str] = (), *, launcher: Sequence[str] | None = None
+    ) -> None:
+        scripted = [sys.executable, str(ROOT / "tests/fakes/daemon.py")]
+        super().__init__(state_dir, arguments, launcher=launcher or scripted)
         self._model = state_dir / "models" / "fake"
         self._model.mkdir(parents=True)
         manifest = {"name": "fake", "engine": "fake", "file": "script.json", "family": "codegemma"}

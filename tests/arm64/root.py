@@ -1,7 +1,7 @@
 """An arm64 Python below ``build/arm64``: Debian's packages, unpacked, and the two wheels that are not pure Python.
 
 The packages come from the machine's own apt sources, the wheels by its own pip configuration, in the versions and with
-the hashes of the locks. Nothing outside that folder is changed, no package is installed, and root is not needed.
+the hashes of the locks. Nothing outside that folder is changed, no package is installed, and no privilege is needed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Dir::Cache "{cache}";
 
 
 class NotHere(Exception):  # noqa: N818 - what a machine lacks is no error of ours
-    """Why this machine can't have such a root."""
+    """Why this machine can't have such a Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class Arm64:
 
 
 def prepare() -> Arm64:
-    """The root, made where it is not there yet. Raises `NotHere`."""
+    """The Python, made where it is not there yet. Raises `NotHere`."""
     if missing := [package for tool, package in TOOLS.items() if shutil.which(tool) is None]:
         raise NotHere(f"it needs the Debian packages {' '.join(missing)}")
     if platform.machine() == "aarch64":
         raise NotHere("this machine is one, so that the other tests are these")
     wheels = TOP / f"wheels-{sys.version_info.major}.{sys.version_info.minor}"
     try:
-        for made, make in ((TOP / "root", _unpack_packages), (wheels, _unpack_wheels)):
+        for made, make in ((TOP / "system", _unpack_packages), (wheels, _unpack_wheels)):
             if not made.exists():
                 scratch = made.with_suffix(".new")
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -69,12 +69,12 @@ def prepare() -> Arm64:
         last = (error.stderr or "").strip().splitlines()[-1:] or ["no reason given"]
         raise NotHere(f"{' '.join(map(str, error.cmd[:2]))} failed: {last[0]}") from None
     python = TOP / "python3"
-    python.write_text(f'#!/bin/sh\nexec qemu-aarch64-static -L {TOP}/root {TOP}/root/usr/bin/python3 "$@"\n')
+    python.write_text(f'#!/bin/sh\nexec qemu-aarch64-static -L {TOP}/system {TOP}/system/usr/bin/python3 "$@"\n')
     python.chmod(0o755)
     return Arm64(python, (wheels, Path(sysconfig.get_path("purelib"))))
 
 
-def _unpack_packages(root: Path) -> None:
+def _unpack_packages(folder: Path) -> None:
     state, cache = TOP / "apt/state", TOP / "apt/cache"
     for folder in (state / "lists/partial", cache / "archives/partial"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def _unpack_packages(root: Path) -> None:
     _run(*apt, "update")
     _run(*apt, "install", "--download-only", "--yes", "--no-install-recommends", *PACKAGES)
     for package in sorted((cache / "archives").glob("*.deb")):
-        _run("dpkg-deb", "-x", str(package), str(root))
+        _run("dpkg-deb", "-x", str(package), str(folder))
 
 
 def _unpack_wheels(folder: Path) -> None:

@@ -91,10 +91,10 @@ class Extent:
     ablations: bool
     scale: float
     places: int
-    at_once: int = 9
+    at_once: int = 10
 
 
-FULL = Extent(npu_sites=24, cpu_sites=5, engines=tuple(ENGINES), ablations=True, scale=6, places=150)
+FULL = Extent(npu_sites=18, cpu_sites=3, engines=tuple(ENGINES), ablations=True, scale=6, places=150)
 QUICK = Extent(npu_sites=7, cpu_sites=3, engines=("NPU", "CPU"), ablations=False, scale=8, places=40)
 
 

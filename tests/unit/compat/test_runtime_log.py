@@ -10,8 +10,10 @@ from rockfill.errors import Code
 GOOD_LOAD = (
     "I rkllm: rkllm-runtime version: 1.2.3, rknpu driver version: 0.9.8, platform: RK3588",
     "I rkllm: loading rkllm model from /m/codegemma.rkllm",
-    "I rkllm: rkllm-toolkit version: unknown, max_context_limit: 4096, npu_core_num: 3, target_platform: RK3588, "
-    + "model_dtype: W8A8",
+    (
+        "I rkllm: rkllm-toolkit version: unknown, max_context_limit: 4096, npu_core_num: 3, target_platform: RK3588, "
+        "model_dtype: W8A8"
+    ),
     "I rkllm: Enabled cpus: [4, 5, 6, 7]",
 )
 # rknn-llm issue 129: 1.1.2 with a file that it can't read, and rkllm_init returns 0
@@ -60,8 +62,10 @@ def test_a_load_that_1_1_calls_a_success_is_seen_to_have_failed() -> None:
             Code.PLATFORM_MISMATCH,
         ),
         (
-            "E rkllm: The rkllm-runtime version is lower than the rkllm-toolkit version. "
-            + "Please update rkllm-runtime to 1.2.0 or higher.",
+            (
+                "E rkllm: The rkllm-runtime version is lower than the rkllm-toolkit version. "
+                "Please update rkllm-runtime to 1.2.0 or higher."
+            ),
             Code.MODEL_TOO_NEW,
         ),
         (
