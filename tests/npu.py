@@ -19,8 +19,8 @@ CONFIG = """
 [engine]
 load_timeout_s = {load_timeout_s}
 first_token_timeout_s = 3
-token_gap_timeout_s = 1
-abort_timeout_s = 1
+token_gap_timeout_s = 2
+abort_timeout_s = 2
 ping_s = 1
 recycle_growth_mib = 64
 [rkllm]

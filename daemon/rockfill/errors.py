@@ -98,7 +98,7 @@ class ProblemInfo:
 class Problem(Exception):  # noqa: N818 - "problem" is the word used from the link to the page
     """Something that a person or program can be told: a stable code, what happened, and what to do."""
 
-    def __init__(self, code: Code, message: str, advice: str = "", **detail: Any) -> None:
+    def __init__(self, code: Code, message: str, advice: str = "", /, **detail: Any) -> None:
         super().__init__(message)
         self.info = ProblemInfo(code, message, advice, detail or None)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from rockfill.snapshots import Phase
@@ -24,11 +25,8 @@ class ServiceManager:
     """The service manager that started us, if one did."""
 
     def __init__(self) -> None:
-        self._notifier = None
-        if "NOTIFY_SOCKET" in os.environ:
-            import sdnotify
-
-            self._notifier = sdnotify.SystemdNotifier()
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._status = ""
 
     def ready(self) -> None:
@@ -39,7 +37,8 @@ class ServiceManager:
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """The line that ``systemctl status`` shows."""
+        """The line that ``systemctl status`` shows; line ends in `text`, which would begin another message, are spaces."""
+        text = " ".join(text.split())
         if text != self._status:
             self._status = text
             self._send(f"STATUS={text}")
@@ -48,17 +47,24 @@ class ServiceManager:
         """Send a sign of life as often as is asked for, each after a `heartbeat`: a stuck loop or queue sends none."""
         asked_us = os.environ.get("WATCHDOG_USEC", "")
         for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        if self._notifier is None or not asked_us.isdigit() or not for_us:
+        interval_s = int(asked_us) / 1e6 / 3 if asked_us.isdigit() else 0
+        if not self._address or not interval_s or not for_us:
             return
-        interval_s = int(asked_us) / 1e6 / 3
         while True:
             await heartbeat()
             self._send("WATCHDOG=1")
             await asyncio.sleep(interval_s)
 
     def _send(self, message: str) -> None:
-        if self._notifier is not None:
-            self._notifier.notify(message)
+        """One datagram of UTF-8, sd_notify(3). Nobody listens, or only slowly: that is nothing to wait for."""
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
+                sender.sendto(message.encode(errors="replace"), self._address)
+        except OSError as error:
+            log.debug("the service manager was not told %s: %s", message, error)
 
 
 def status_text(snapshot: EngineSnapshot, tokens_per_second: float | None) -> str:

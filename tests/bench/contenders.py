@@ -119,24 +119,29 @@ def serve(settings_path: str) -> None:
 
 def take_apart(contender: Contender) -> None:
     """Put lesser parts in the place of those that Rockfill's service is made of."""
+    for name, part in parts(contender).items():
+        assert hasattr(service, name), f"the service is no longer made of a {name}"
+        setattr(service, name, part)
 
-    class FlatScheduler(scheduler.Scheduler):
+
+def parts(contender: Contender) -> dict[str, type]:
+    """The service's parts, by the names that it knows them by."""
+
+    class LesserScheduler(scheduler.Scheduler):
         def arrive(self, arrival: scheduler.Arrival) -> list[scheduler.Effect]:
             if not contender.supersedes:
                 arrival = replace(arrival, session="", document="")
             return super().arrive(arrival if contender.shares else replace(arrival, key=""))
 
-    class Forgetful(cache.TypedAhead):
+    class LesserMemory(cache.TypedAhead):
         def find(self, place: str, prefix: str) -> cache.Remembered | None:
             return super().find(place, prefix) if contender.remembers else None
 
-    class Generous(Budget):
+    class FixedBudget(Budget):
         def tokens(self, prefill_tokens_per_second: float | None) -> int:
             return contender.budget_tokens or super().tokens(prefill_tokens_per_second)
 
-    for name, part in (("Scheduler", FlatScheduler), ("TypedAhead", Forgetful), ("Budget", Generous)):
-        assert hasattr(service, name), f"the service is no longer made of a {name}"
-        setattr(service, name, part)
+    return {"Scheduler": LesserScheduler, "TypedAhead": LesserMemory, "Budget": FixedBudget}
 
 
 def _service(contender: Contender) -> Callable[..., object]:

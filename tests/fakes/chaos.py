@@ -151,7 +151,9 @@ class Die:
     # ---- what it says itself
 
     def fail(self) -> None:
-        raise Problem(Code.NPU_FAILED, "The fake NPU has failed.", "Ask again.")
+        """With facts that are not a worker's to tell, in shapes that nobody expects."""
+        lies: dict[str, Any] = {"last_lines": 3, "exit_status": [], "code": {}, "message": None, "retry_after_s": "soon"}
+        raise Problem(Code.NPU_FAILED, "The fake NPU has failed.", "Ask again.", **lies)
 
     def have_a_defect(self) -> None:
         raise RuntimeError("a defect")

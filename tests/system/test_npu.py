@@ -66,7 +66,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
     """One daemon for each generation, over all tests: it has to come back from everything. Its model is loaded and its
     simulator well-behaved whenever it is handed out."""
     running = {
-        generation: NpuAppliance(tmp_path_factory.mktemp("npu"), generation, load_timeout_s=1.5)
+        generation: NpuAppliance(tmp_path_factory.mktemp("npu"), generation, load_timeout_s=2.5)
         for generation in GENERATIONS
     }
     for appliance in running.values():

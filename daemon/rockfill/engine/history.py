@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rockfill.decode import DecodeError, decode
+from rockfill.decode import DecodeError, Range, decode
 from rockfill.snapshots import Phase
 
 if TYPE_CHECKING:
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from rockfill.snapshots import EngineSnapshot
 
+# Together at most 800 kB, which are written anew at each change.
 KEPT_EVENTS = 200
 KEPT_LINES = 10
+KEPT_LINE_CHARS = 400
 
 # Not worth an event each: they come with every completion.
 _ROUTINE = {(Phase.READY, Phase.BUSY), (Phase.BUSY, Phase.READY)}
@@ -26,7 +28,7 @@ _ROUTINE = {(Phase.READY, Phase.BUSY), (Phase.BUSY, Phase.READY)}
 class HistoryEvent:
     """One change of the engine's state. `time_s` is Unix time; the rest is there where it explains the change."""
 
-    time_s: float
+    time_s: Annotated[float, Range(0, 2**32)]
     state: str
     model: str | None = None
     code: str | None = None
@@ -55,8 +57,8 @@ class History:
     def record(self, snapshot: EngineSnapshot, lines: tuple[str, ...]) -> bool:
         """Note a change; False if it was routine.
 
-        Where something went wrong its last lines are kept: those that the problem brings, as the worker that printed
-        them may have been replaced by now, else `lines`, the present worker's.
+        Where something goes wrong its last lines are kept, once: those that the problem brings, as the worker that
+        printed them may have been replaced by now, else `lines`, the present worker's.
         """
         last, self._last = self._last, snapshot
         problem = snapshot.problem
@@ -67,6 +69,8 @@ class History:
                 return False
         detail = problem.detail or {} if problem else {}
         status = detail.get("exit_status")
+        news = problem is not None and (last is None or last.problem != problem)
+        telling = detail.get("last_lines", lines)[-KEPT_LINES:] if news else ()
         self._events.append(
             HistoryEvent(
                 time_s=round(time.time(), 3),
@@ -75,7 +79,7 @@ class History:
                 code=problem.code.value if problem else None,
                 message=problem.message if problem else None,
                 exit_status=status if isinstance(status, int) else None,
-                last_lines=tuple(detail.get("last_lines", lines))[-KEPT_LINES:] if problem else (),
+                last_lines=tuple(line[:KEPT_LINE_CHARS] for line in telling),
             )
         )
         return True

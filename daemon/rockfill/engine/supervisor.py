@@ -35,6 +35,10 @@ MEASURABLE_DECODED_TOKENS = 8
 NOT_LOADED = ProblemInfo(Code.ENGINE_STOPPED, "No model is loaded.", "Ask for a completion first: that loads one.")
 
 
+# What the daemon adds to a worker's problems. A worker that says such a thing itself, in whatever shape, is not heard.
+TOLD_BY_DAEMON = frozenset({"exit_status", "last_lines"})
+
+
 class Spawner(Protocol):
     async def __call__(self, listener: Listener) -> Child:
         """Start a worker that reports to `listener`."""
@@ -428,6 +432,8 @@ class Supervisor:
 
     def _run_failed(self, epoch: int, ticket: int, problem: ProblemInfo) -> None:
         """A run failed; what the library printed since it began may know better why."""
+        detail = {name: value for name, value in (problem.detail or {}).items() if name not in TOLD_BY_DAEMON}
+        problem = replace(problem, detail=detail or None)
         if problem.code is Code.ENGINE_FAILED and self._child is not None and epoch == self._state.epoch:
             problem = self._with_last_lines(problem_of(self._child.lines_since_mark) or problem)
         self._queue.put_nowait(ev.RunEnded(epoch, ticket, problem))

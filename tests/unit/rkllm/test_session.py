@@ -69,6 +69,7 @@ def in_a_process(library: Path, control: Control) -> subprocess.CompletedProcess
     """Load and run once in a child that may end. Its stderr says how it went, its stdout is a pipe as a worker's is."""
     model = make_directory(control.path.with_name("model"))
     environment = {**os.environ, **control.environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("PYTHONUNBUFFERED", None)  # Python would pass that on to C's standard output
     command = [sys.executable, "-c", CHILD, str(model), str(library)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
