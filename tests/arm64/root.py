@@ -60,7 +60,7 @@ def prepare() -> Arm64:
     try:
         for made, make in ((TOP / "system", _unpack_packages), (wheels, _unpack_wheels)):
             if not made.exists():
-                scratch = made.with_suffix(".new")
+                scratch = made.with_name(f"{made.name}.new")
                 shutil.rmtree(scratch, ignore_errors=True)
                 scratch.mkdir(parents=True)
                 make(scratch)
@@ -76,8 +76,8 @@ def prepare() -> Arm64:
 
 def _unpack_packages(folder: Path) -> None:
     state, cache = TOP / "apt/state", TOP / "apt/cache"
-    for folder in (state / "lists/partial", cache / "archives/partial"):
-        folder.mkdir(parents=True, exist_ok=True)
+    for needed in (state / "lists/partial", cache / "archives/partial"):
+        needed.mkdir(parents=True, exist_ok=True)
     (state / "status").touch()
     configuration = TOP / "apt/apt.conf"
     configuration.write_text(_APT_CONF.format(state=state, cache=cache))

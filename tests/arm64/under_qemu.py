@@ -42,7 +42,7 @@ def test_the_rkllm_binding_on_arm64() -> None:
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
     }
     options = [option for plugin in PLUGINS for option in ("-p", plugin)]
-    options += ["-p", "no:cacheprovider", "--durations=5", "--verbosity=-1"]
+    options += ["-p", "no:cacheprovider", "--durations=5", "--quiet"]
     command = [str(arm64.python), "-c", INNER, str(arm64.python), *options, *TESTS]
     inner = subprocess.run(command, cwd=CHECKOUT, env=environment, stdout=sys.stderr.fileno(), check=False)
     assert inner.returncode == 0

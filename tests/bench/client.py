@@ -111,6 +111,13 @@ class Connection:
             raw += self._receive()
         return raw
 
+    def until_error(self) -> None:
+        """Read to an error, which may be the answer or come in the middle of a stream."""
+        raw = bytearray(self._receive())
+        while b'"error":' not in raw:
+            assert not raw.endswith(END_OF_CHUNKS), raw[-500:]
+            raw += self._receive()
+
     def _receive(self) -> bytes:
         data = self._socket.recv(1 << 18)
         if not data:

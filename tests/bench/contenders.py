@@ -27,6 +27,7 @@ from rockfill.fim.families import BY_NAME
 from rockfill.fim.output import OutputFilter, OutputRules
 from rockfill.link.messages import Generate, Trimmed
 from rockfill.prompting import COMPLETION_SHARE, Prompter
+from rockfill.snapshots import Phase
 from tests.bench.replay import Oracle, Site
 from tests.fakes.rkllm_simulator import ENVIRONMENT_VARIABLE, Control, Token
 
@@ -246,7 +247,8 @@ class Queued:
             finally:
                 self._stream.close(generation.problem)
                 generation.cancel()
-                await asyncio.shield(over)  # the engine is not free before that
+                if queue.supervisor.snapshot.phase is not Phase.CLOSED:
+                    await asyncio.shield(over)  # the engine is not free before that
 
     def _report(self, generation: Generation, started_s: float, first_s: float | None) -> CompletionResult:
         first_ms = None if first_s is None else 1e3 * (first_s - self._arrived_s)

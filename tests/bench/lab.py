@@ -20,7 +20,7 @@ from tests.bench.client import Connection
 from tests.bench.scripted import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # The Debian package ships the pure Python builds of these, so that is what is measured. A caller who sets one of the
 # variables to nothing measures with its compiled half; the table says which were in force.
@@ -62,8 +62,8 @@ class Row:
 class BenchAppliance(ScriptedAppliance):
     """A daemon with an engine that costs nothing and does as its script says."""
 
-    def __init__(self, state_dir: Path) -> None:
-        super().__init__(state_dir)
+    def __init__(self, state_dir: Path, arguments: Sequence[str] = ()) -> None:
+        super().__init__(state_dir, arguments)
         self._launcher = [sys.executable, "-m", "tests.bench.scripted"]
 
     @property

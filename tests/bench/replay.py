@@ -108,11 +108,17 @@ class Replay:
 
 
 def replay(texts: Sequence[str], seed: int, sites: int) -> Replay:
-    """The same texts, seed and number of sites give the same replay, here and anywhere."""
+    """The same texts, seed and number of sites give the same replay, here and anywhere.
+
+    No two sites end at the same place, so `texts` must have enough of them.
+    """
     chance = random.Random(seed)
-    made = tuple(_site(chance, texts) for _ in range(sites))
-    events = [event for number, site in enumerate(made) for event in _fill(chance, number, site)]
-    return Replay(made, tuple(events))
+    made: dict[str, Site] = {}
+    while len(made) < sites:
+        site = _site(chance, texts)
+        made.setdefault(site.tail[:_LOOK_AHEAD_CHARS], site)  # by which the oracle tells them apart
+    events = [event for number, site in enumerate(made.values()) for event in _fill(chance, number, site)]
+    return Replay(tuple(made.values()), tuple(events))
 
 
 def _site(chance: random.Random, texts: Sequence[str]) -> Site:
@@ -196,7 +202,7 @@ def _before_next(chance: random.Random, middle: str, at: int) -> float:
 KNOWN_AT_ONCE = 0.4
 
 _LOOK_BACK_CHARS = 80
-_LOOK_AHEAD_CHARS = 64
+_LOOK_AHEAD_CHARS = 400
 _OTHERWISE = "_other()"
 
 

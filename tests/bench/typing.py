@@ -18,6 +18,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 import sysconfig
 import tempfile
@@ -153,7 +154,9 @@ async def measure(extent: Extent, editors: Sequence[type[Editor]], seed: int) ->
     async def session(job: Job) -> tuple[Job, Figures]:
         scale, work = (extent.scale, npu) if ENGINES[job.engine] else (1.0, cpu)
         async with turns:
-            return job, figures(await run(job, work, scale, seed))
+            found = figures(await run(job, work, scale, seed))
+        sys.stderr.write(f"{job.engine}, {job.editor.name}, {job.server.strip()}: done\n")
+        return job, found
 
     jobs = [
         Job(engine, editor, name, contender)
@@ -193,7 +196,7 @@ async def run(job: Job, work: Replay, scale: float, seed: int) -> Session:
                 await editor.work(work)
                 ended_s = clock.now_s()
         finally:
-            await asyncio.to_thread(appliance.stop)
+            await asyncio.to_thread(appliance.stop, signal.SIGKILL)  # nobody waits for what a naive server still has
         runs = [
             EngineRun(**{**noted, "started_s": clock.at_s(noted["started_s"]), "ended_s": clock.at_s(noted["ended_s"])})
             for noted in runs_of(folder / "runs")

@@ -3,6 +3,7 @@
 The "model" is a JSON file that is read again at each run, so that a running worker can be told to behave otherwise:
 
     text        what a run says, or None to repeat the prompt's last line (which shows any mixing of requests)
+    prints      a line on standard output at the beginning of a run
     tokens      how many tokens it is cut into (default: one a character)
     prefill_s   before the first token; token_s: before each
     deaf        an abort is heard only so many seconds later
@@ -71,6 +72,8 @@ class FakeSession:
     ) -> Run:
         script = self._script()
         self._hurry.clear()
+        if "prints" in script:
+            print(script["prints"], flush=True)
         started = time.perf_counter()
         self._misbehave("prefill")
         parts = _parts(script, prompt_ids)[:max_tokens]

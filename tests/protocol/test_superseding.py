@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
     from tests.appliance import Answer, ScriptedAppliance
 
+# Seconds of text, no two words of it the same: a loop would be cut.
+LONG = " ".join(f"w{number}" for number in range(400))
 LINES = "".join(f"value_{number} = compute({number})\n" for number in range(20))
 
 
 def one_after_the_other(scripted: ScriptedAppliance, path: str, body: Any, typed: Any) -> tuple[Answer, Answer]:
     """The answers to `body` and, sent while that runs, `typed`."""
-    scripted.script(text="x" * 900, token_s=0.01)
+    scripted.script(text=LONG, token_s=0.01)
     with ThreadPoolExecutor(1) as pool:
         first: Future[Answer] = pool.submit(scripted.request, "POST", path, body)
         while not scripted.request("GET", "/slots").json()[0]["is_processing"]:
             time.sleep(0.01)
-        scripted.script(text="newer")
         second = scripted.request("POST", path, typed)
         return first.result(), second
 
@@ -32,12 +33,14 @@ def one_after_the_other(scripted: ScriptedAppliance, path: str, body: Any, typed
 @pytest.mark.parametrize("stream", [False, True])
 def test_on_infill_it_is_an_empty_completion(scripted: ScriptedAppliance, stream: bool) -> None:
     body = {"input_prefix": LINES, "input_suffix": "\n", "stream": stream}
-    older, newer = one_after_the_other(scripted, "/infill", body, {**body, "prompt": "v", "stream": False})
+    older, newer = one_after_the_other(
+        scripted, "/infill", body, {**body, "prompt": "v", "stream": False, "n_predict": 4}
+    )
     assert (older.status, newer.status) == (200, 200)
     last = json.loads(older.body.rstrip().rpartition(b"data: ")[2]) if stream else older.json()
     assert (last["content"], last["stop"]) == ("", True)
     assert set(last) == set(newer.json())
-    assert newer.json()["content"] == "newer"
+    assert newer.json()["content"] == LONG[:4]
 
 
 def test_for_tabby_it_is_an_empty_completion(scripted: ScriptedAppliance) -> None:
@@ -45,14 +48,14 @@ def test_for_tabby_it_is_an_empty_completion(scripted: ScriptedAppliance) -> Non
         scripted, "/v1/completions", {"segments": {"prefix": LINES}}, {"segments": {"prefix": LINES + "v"}}
     )
     assert older.json()["choices"] == [{"index": 0, "text": ""}]
-    assert newer.json()["choices"] == [{"index": 0, "text": "newer"}]
+    assert newer.json()["choices"] == [{"index": 0, "text": LONG[:64]}]
 
 
 def test_elsewhere_a_session_supersedes_and_the_older_request_is_told(scripted: ScriptedAppliance) -> None:
     body = {"prompt": "a", "max_tokens": 999, "rockfill": {"session": "mine"}}
-    older, newer = one_after_the_other(scripted, "/v1/completions", body, {**body, "prompt": "other"})
+    older, newer = one_after_the_other(scripted, "/v1/completions", body, {**body, "prompt": "other", "max_tokens": 4})
     assert (older.status, older.json()["error"]["code"]) == (409, "superseded")
-    assert newer.json()["choices"][0]["text"] == "newer"
+    assert newer.json()["choices"][0]["text"] == LONG[:4]
 
 
 @pytest.mark.parametrize(

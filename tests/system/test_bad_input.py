@@ -94,10 +94,12 @@ def test_the_session_cookie_opens_what_the_token_opens_but_not_for_other_origins
     assert {"HttpOnly", "SameSite=Strict"} <= set(attributes)
     ours = {"Cookie": cookie, "Origin": scripted_for_module.url}
     theirs = {"Cookie": cookie, "Origin": "http://evil.example"}
-    forged = {"Cookie": cookie[:-1] + ("0" if cookie[-1] != "0" else "1")}
+    unsaid = {"Cookie": cookie}
+    forged = {**ours, "Cookie": cookie[:-1] + ("0" if cookie[-1] != "0" else "1")}
     call = "/api/command/engine.get"
     assert scripted_for_module.request("POST", call, {}, token=None, headers=ours).status == 200
     assert scripted_for_module.request("POST", call, {}, token=None, headers=theirs).status == 403
+    assert scripted_for_module.request("POST", call, {}, token=None, headers=unsaid).status == 403
     assert scripted_for_module.request("POST", call, {}, token=None, headers=forged).status == 401
     assert scripted_for_module.request("POST", "/login", {"token": "wrong"}, token=None).status == 401
 

@@ -115,14 +115,19 @@ class Gate:
         if session is None:
             return frozenset()
         if request.method not in SAFE_METHODS:
-            refuse_other_origins(request)
+            refuse_other_origins(request, unknown=False)
         return self._access.scopes_of_session(session, time.time())
 
 
-def refuse_other_origins(request: web.Request) -> None:
-    """A browser tells where a page is from; only our own may act with what the browser holds for us."""
-    origin = request.headers.get(hdrs.ORIGIN, "")
-    _, _, authority = origin.partition("://")
+def refuse_other_origins(request: web.Request, *, unknown: bool) -> None:
+    """A browser tells where a page is from; only our own may act with what the browser holds for us.
+
+    `unknown` allows a request that does not say, which no browser sends with a method that changes anything.
+    """
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None and unknown:
+        return
+    _, _, authority = (origin or "").partition("://")
     if authority.lower() != request.headers.get(hdrs.HOST, "").lower():
         raise Problem(Code.FORBIDDEN, "A page from elsewhere may not do this.", "Open the appliance's own page.")
 
@@ -208,7 +213,7 @@ class Sessions:
 
     async def login(self, request: web.Request) -> web.StreamResponse:
         """Exchange the token for a session cookie that scripts in the page can't read."""
-        refuse_other_origins(request)
+        refuse_other_origins(request, unknown=True)
         token = decode_request(Login, await read_json(request)).token
         if not self._access.scopes_of_token(token.strip()):
             raise Problem(Code.UNAUTHORIZED, "That is not the appliance's token.", "`rockfill token` prints it.")
@@ -224,7 +229,7 @@ class Sessions:
         return response
 
     async def logout(self, request: web.Request) -> web.StreamResponse:
-        refuse_other_origins(request)
+        refuse_other_origins(request, unknown=True)
         response = web.Response(status=204)
         response.del_cookie(self._gate.cookie_name)
         return response

@@ -79,7 +79,7 @@ async def _logs(arguments: argparse.Namespace) -> int:
         while arguments.follow:
             await asyncio.sleep(FOLLOW_S)
             value = await client.command("engine.logs", {"lines": MOST_LINES})
-            # Fewer in all than were seen: another worker has begun.
+            # Fewer in all than were seen: another daemon has begun.
             fresh = value["total"] - seen if value["total"] >= seen else value["total"]
             _print_lines(value["lines"][-fresh:] if fresh else [])
             seen = value["total"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from rockfill.compat.runtime_log import facts_of, load_failed, problem_of
 from rockfill.engine import events as ev
 from rockfill.engine import machine
+from rockfill.engine.process import KEPT_LINES
 from rockfill.engine.stream import TextStream
 from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.hardware.process import resident_bytes
@@ -32,11 +33,10 @@ log = logging.getLogger(__name__)
 MEASURABLE_PREFILL_TOKENS = 32
 MEASURABLE_DECODED_TOKENS = 8
 
-NOT_LOADED = ProblemInfo(Code.ENGINE_STOPPED, "No model is loaded.", "Ask for a completion first: that loads one.")
-
-
 # What the daemon adds to a worker's problems. A worker that says such a thing itself, in whatever shape, is not heard.
 TOLD_BY_DAEMON = frozenset({"exit_status", "last_lines"})
+
+NOT_LOADED = ProblemInfo(Code.ENGINE_STOPPED, "No model is loaded.", "Ask for a completion first: that loads one.")
 
 
 class Spawner(Protocol):
@@ -141,6 +141,8 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._armed: machine.Deadline | None = None
         self._child: Child | None = None
+        self._earlier_lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._earlier_lines_total = 0
         self._facts: ModelFacts | None = None
         self._fim_order: str | None = None
         self._tickets = 0
@@ -166,9 +168,13 @@ class Supervisor:
         return min(self._prefill_rates, default=None)
 
     @property
-    def lines_total(self) -> int:
-        """How many lines that worker has printed in all."""
-        return self._child.lines_total if self._child is not None else 0
+    def printed(self) -> tuple[tuple[str, ...], int]:
+        """What the workers printed last, one after another, and how many lines they have printed in all."""
+        lines, total = self._earlier_lines.copy(), self._earlier_lines_total
+        if self._child is not None:
+            lines += self._child.lines
+            total += self._child.lines_total
+        return tuple(lines), total
 
     @property
     def runtime_facts(self) -> RuntimeFacts:
@@ -280,9 +286,14 @@ class Supervisor:
             case ev.Spawn(epoch):
                 self._facts = self._fim_order = self._resident_at_first = None
                 try:
-                    self._child = await self._spawn(_Ear(self, epoch))
+                    child = await self._spawn(_Ear(self, epoch))
                 except Problem as problem:
                     self._queue.put_nowait(ev.Exited(epoch, problem.info))
+                else:
+                    if self._child is not None:
+                        self._earlier_lines += self._child.lines
+                        self._earlier_lines_total += self._child.lines_total
+                    self._child = child
             case ev.SendLoad(target):
                 load = messages.Load(target.engine, target.path, target.family)
                 try:

@@ -56,8 +56,10 @@ def test_llamacpps_special_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("keep_alive", "unloads"),
-    [(0, True), ("0", True), ("0s", True), ("0m0s", True), (None, False), (-1, False), ("-1m", False), ("5m", False)]
-    + [("1h30m", False), (1800, False), ("500ms", False)],
+    [
+        *((none, True) for none in (0, "0", "0s", "0m0s")),
+        *((some, False) for some in (None, -1, 1800, "-1m", "5m", "1h30m", "500ms")),
+    ],
 )
 def test_no_time_at_all_unloads(keep_alive: object, unloads: bool) -> None:
     assert decode(GenerateBody, {"keep_alive": keep_alive}).unloads is unloads
@@ -82,7 +84,12 @@ def test_tabbys_most_relevant_snippet_stands_nearest_to_the_cursor() -> None:
     }
     body = decode(SegmentsBody, {"segments": segments})
     assert [file.path for file in body.segments.files] == ["4", "3", "2", "1"]
-    assert [asks(value) for value in ({"segments": None}, {"prompt": ""}, [], "segments", None)] == [True] + [False] * 4
+
+
+@pytest.mark.parametrize("value", [{"prompt": ""}, ["segments"], "segments", None])
+def test_only_a_body_with_segments_is_tabbys(value: object) -> None:
+    assert asks({"segments": None})
+    assert not asks(value)
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,9 @@ class LogsParameters:
 
 @command("engine.logs", scope=Scope.CONTROL, parameters=LogsParameters)
 async def logs(parameters: LogsParameters, supervisor: Supervisor) -> Json:
-    """What the worker and its native library printed last."""
-    return {"lines": list(supervisor.last_lines[-parameters.lines :]), "total": supervisor.lines_total}
+    """What the worker and its native library printed last, earlier workers included, and how many lines in all."""
+    lines, total = supervisor.printed
+    return {"lines": list(lines[-parameters.lines :]), "total": total}
 
 
 @command("engine.history", scope=Scope.READ)

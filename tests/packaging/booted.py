@@ -1,0 +1,163 @@
+"""A machine with a real systemd, booted in a container beside the checkout. Needs root, and cgroup v2.
+
+The root file system is Debian's, made once and kept in ``build/``; what a machine writes to it is gone with the
+machine. The checkout is at /checkout, the packages of the running interpreter at /packages. Of those, what is compiled
+for another Python is passed over for its pure half, as in the Debian package. The network is the host's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sysconfig
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+
+from tests.appliance import ROOT
+from tests.not_run import not_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+SUITE = "trixie"
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3")
+TOOLS = ("systemd-nspawn", "mmdebstrap", "unshare", "nsenter")
+MAKE_S, BOOT_S, COMMAND_S, END_S = 600.0, 30.0, 30.0, 10.0
+
+UP = ("running", "degraded")  # the second one lacks hardware, and is good enough
+
+ENVIRONMENT = {
+    "PYTHONPATH": "/checkout/daemon:/checkout:/packages",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    **{f"{name}_NO_EXTENSIONS": "1" for name in ("AIOHTTP", "MULTIDICT", "YARL", "FROZENLIST", "PROPCACHE")},
+}
+
+# The host's PID 1 may be anything, so nothing is registered with it, and its cgroups may be of the first version, so
+# that the container gets a tree of its own of the second one in a mount namespace of its own. The groups that it made
+# outlast it there and are removed.
+BOOT = """
+set -e
+umount -R /sys/fs/cgroup && mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
+group=/sys/fs/cgroup/nspawn-$1
+mkdir -p $group
+status=0
+sh -c 'echo $$ > "$0"/cgroup.procs && shift && exec "$@"' $group "$@" || status=$?
+find $group -depth -type d -exec rmdir {} +
+exit $status
+"""
+
+
+class Machine:
+    """A booted machine; `run` is a shell in it."""
+
+    def __init__(self, leader: int) -> None:
+        self._leader = leader
+
+    def run(self, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """One command to its end, as root, with nothing of the host's environment."""
+        enter = ("nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--")
+        clean = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "SYSTEMD_COLORS=0")
+        return subprocess.run(
+            [*enter, *clean, *command], input=stdin, capture_output=True, text=True, timeout=COMMAND_S, check=False
+        )
+
+    def property(self, unit: str, name: str) -> str:
+        """What ``systemctl show`` tells of a unit."""
+        return self.run("systemctl", "show", "--value", "--property", name, unit).stdout.strip()
+
+    def add_unit(self, name: str, text: str) -> None:
+        """Put a unit where it is lost with the machine."""
+        written = self.run("tee", f"/run/systemd/system/{name}", stdin=text)
+        assert written.returncode == 0, written.stderr
+        assert self.run("systemctl", "daemon-reload").returncode == 0
+
+
+@contextlib.contextmanager
+def booted(folder: Path) -> Iterator[Machine]:
+    """A machine with `folder` at /folder. Ends the test as not run where the host can't boot one."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if os.geteuid() != 0 or missing:
+        not_run("systemd", f"{', '.join(missing)} missing" if missing else "only root may boot a container")
+    root, name = _root(), f"rockfill-{os.getpid()}"
+    nspawn = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe"]
+    nspawn += ["--directory", str(root), "--machine", name, "--volatile=overlay"]
+    packages = sysconfig.get_path("platlib")
+    nspawn += [f"--bind-ro={ROOT}:/checkout", f"--bind-ro={packages}:/packages", f"--bind={folder}:/folder"]
+    # A file, as nobody reads along.
+    with (folder / "console").open("wb") as console:
+        container = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", BOOT, "sh", name, *nspawn],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+        )
+    try:
+        machine = Machine(_leader(container, folder / "console"))
+        deadline = time.monotonic() + BOOT_S
+        while (state := machine.run("systemctl", "is-system-running").stdout.strip()) not in UP:
+            assert time.monotonic() < deadline, state
+            time.sleep(0.05)
+        yield machine
+    finally:
+        for process in psutil.Process(container.pid).children(recursive=True):
+            if process.name() == "systemd-nspawn":
+                process.terminate()  # which powers the machine off
+        try:
+            container.wait(END_S)
+        except subprocess.TimeoutExpired:
+            for process in psutil.Process(container.pid).children(recursive=True):
+                if process.name() == "systemd-nspawn":
+                    process.kill()
+            container.wait(END_S)
+
+
+def _root() -> Path:
+    """The root file system, made if this checkout has none of these packages yet."""
+    digest = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:8]
+    root = ROOT / "build" / f"root-{SUITE}-{digest}"
+    if not root.exists():
+        root.parent.mkdir(exist_ok=True)
+        unfinished = root.with_suffix(".new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE]
+        made = subprocess.run(
+            [*command, str(unfinished)], capture_output=True, text=True, timeout=MAKE_S, check=False
+        )
+        if made.returncode != 0:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            not_run("systemd", f"mmdebstrap failed: {_last_line(made.stderr)}")
+        unfinished.rename(root)
+    return root
+
+
+def _leader(container: subprocess.Popen[bytes], console: Path) -> int:
+    """The machine's PID 1 as the host numbers it, once it runs systemd."""
+    deadline = time.monotonic() + BOOT_S
+    while time.monotonic() < deadline and container.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(container.pid).children(recursive=True):
+                parent = process.parent()
+                if process.name() == "systemd" and parent is not None and parent.name() == "systemd-nspawn":
+                    return process.pid
+        time.sleep(0.02)
+    container.kill()
+    container.wait()
+    not_run("systemd", f"the host can't boot a container: {_last_line(console.read_text(errors='replace'))}")
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
+
+
+def unit(command: Sequence[str], **settings: str) -> str:
+    """A minimal service that runs `command` with the checkout's packages."""
+    lines = {"Type": "notify", "ExecStart": " ".join(command), **settings}
+    environment = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+    return "[Service]\n" + "".join(f"{name}={value}\n" for name, value in lines.items()) + f"Environment={environment}\n"
