@@ -46,6 +46,8 @@ TEST_PACKAGES = (
     DebianPackage("chromium", "chromium", "tests/browser drives the page in it"),
     DebianPackage("gcc", "gcc", "compiles the simulator of librkllmrt.so"),
     DebianPackage("libc6-dev", "/usr/include/stdio.h", "the headers that the simulator includes"),
+    DebianPackage("mmdebstrap", "mmdebstrap", "makes the root file system for the next one"),
+    DebianPackage("systemd-container", "systemd-nspawn", "tests/packaging boots a real systemd in it"),
 )
 
 

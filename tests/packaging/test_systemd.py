@@ -103,8 +103,7 @@ def test_a_frozen_daemon_is_restarted_by_the_watchdog(started: Service) -> None:
 def test_a_healthy_daemon_is_left_alone(started: Service) -> None:
     daemon = started.tells("MainPID")
     started.script(text="x" * 200, token_s=1.5 * WATCHDOG_S / 200)
-    for _ in range(2):
-        started.complete("p", max_tokens=200)
+    started.complete("p", max_tokens=200)
     assert started.tells("MainPID") == daemon
 
 

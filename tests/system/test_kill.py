@@ -85,7 +85,7 @@ def test_a_daemon_killed_under_load_leaves_no_worker_no_lock_and_no_broken_file(
             workers = []
             with Load(appliance):
                 # At another moment each time: while a worker starts, loads, runs or is being replaced.
-                time.sleep(0.02 + 0.037 * number)
+                time.sleep(0.02 * (number + 1))
                 daemon.suspend()  # or the worker that it is just starting would be missed
                 workers = daemon.children(recursive=True)
                 assert appliance.stop(signal.SIGKILL) == -signal.SIGKILL
