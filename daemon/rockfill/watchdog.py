@@ -37,7 +37,7 @@ class ServiceManager:
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """The line that ``systemctl status`` shows; line ends in `text`, which would begin another message, are spaces."""
+        """What ``systemctl status`` shows. Line ends in `text` would begin another message, and become spaces."""
         text = " ".join(text.split())
         if text != self._status:
             self._status = text
@@ -61,7 +61,7 @@ class ServiceManager:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.setblocking(False)
+                sender.settimeout(0)
                 sender.sendto(message.encode(errors="replace"), self._address)
         except OSError as error:
             log.debug("the service manager was not told %s: %s", message, error)

@@ -2,8 +2,9 @@
 
 One module, two roles: ``python -m tests.fakes.chaos SEED FOLDER serve …`` is the daemon, which lists its tasks in
 ``FOLDER/tasks`` on SIGUSR1; ``python -m tests.fakes.chaos SEED FOLDER FD`` is the worker that it starts. The die is
-thrown before the hello, at the load, at each prefill and at each token, while ``FOLDER/chaos`` exists. ``FOLDER/faults``
-gets a line for each time that it came up badly. The nth worker of a seed throws the same as it did the last time.
+thrown before the hello, at the load, at each prefill and at each token, while ``FOLDER/chaos`` exists.
+``FOLDER/faults`` gets a line for each time that it came up badly. The nth worker of a seed throws the same as it did
+the last time.
 """
 
 from __future__ import annotations
@@ -152,7 +153,13 @@ class Die:
 
     def fail(self) -> None:
         """With facts that are not a worker's to tell, in shapes that nobody expects."""
-        lies: dict[str, Any] = {"last_lines": 3, "exit_status": [], "code": {}, "message": None, "retry_after_s": "soon"}
+        lies: dict[str, Any] = {
+            "last_lines": 3,
+            "exit_status": [],
+            "code": {},
+            "message": None,
+            "retry_after_s": "soon",
+        }
         raise Problem(Code.NPU_FAILED, "The fake NPU has failed.", "Ask again.", **lies)
 
     def have_a_defect(self) -> None:

@@ -45,8 +45,8 @@ def main(folder: Path, *arguments: str) -> None:
             (folder / "loop.reached").touch()
             time.sleep(POLL_S)
 
-    web.SockSite.start = start_later  # type: ignore[method-assign]
-    Supervisor._perform = perform_later  # type: ignore[method-assign]
+    web.SockSite.start = start_later  # type: ignore[method-assign,assignment] # to be stuck in
+    Supervisor._perform = perform_later  # type: ignore[method-assign,assignment] # to be stuck in
     signal.signal(signal.SIGUSR1, block)
     daemon.main(arguments)
 

@@ -127,9 +127,7 @@ def _root() -> Path:
         unfinished = root.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE]
-        made = subprocess.run(
-            [*command, str(unfinished)], capture_output=True, text=True, timeout=MAKE_S, check=False
-        )
+        made = subprocess.run([*command, str(unfinished)], capture_output=True, text=True, timeout=MAKE_S, check=False)
         if made.returncode != 0:
             shutil.rmtree(unfinished, ignore_errors=True)
             not_run("systemd", f"mmdebstrap failed: {_last_line(made.stderr)}")
@@ -137,7 +135,7 @@ def _root() -> Path:
     return root
 
 
-def _leader(container: subprocess.Popen[bytes], console: Path) -> int:
+def _leader(container: subprocess.Popen[bytes], console: Path) -> int:  # noqa: RET503 - not_run never returns
     """The machine's PID 1 as the host numbers it, once it runs systemd."""
     deadline = time.monotonic() + BOOT_S
     while time.monotonic() < deadline and container.poll() is None:
@@ -160,4 +158,6 @@ def unit(command: Sequence[str], **settings: str) -> str:
     """A minimal service that runs `command` with the checkout's packages."""
     lines = {"Type": "notify", "ExecStart": " ".join(command), **settings}
     environment = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
-    return "[Service]\n" + "".join(f"{name}={value}\n" for name, value in lines.items()) + f"Environment={environment}\n"
+    return (
+        "[Service]\n" + "".join(f"{name}={value}\n" for name, value in lines.items()) + f"Environment={environment}\n"
+    )

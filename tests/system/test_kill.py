@@ -9,12 +9,15 @@ import json
 import signal
 import threading
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from tests.appliance import ScriptedAppliance
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KILLS = 20
 ORPHAN_S = 1.0

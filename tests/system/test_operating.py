@@ -46,7 +46,13 @@ def following(appliance: ScriptedAppliance) -> Iterator[queue.SimpleQueue[str]]:
         command(appliance, ("logs", "-f")), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
     )
     assert logs.stdout is not None
-    reader = threading.Thread(target=lambda: [lines.put(line.rstrip("\n")) for line in logs.stdout or ()])
+    output = logs.stdout
+
+    def read() -> None:
+        for line in output:
+            lines.put(line.rstrip("\n"))
+
+    reader = threading.Thread(target=read)
     reader.start()
     try:
         yield lines
@@ -103,7 +109,7 @@ def test_the_history_tells_a_crash_and_survives_a_restart_and_rubbish(
     told = rockfill(scripted, "engine", "history")
     assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d starting · fake · engine_crashed: .*SIGSEGV", told, re.MULTILINE)
     events = json.loads(rockfill(scripted, "engine", "history", "--json"))["events"]
-    assert [event["exit_status"] for event in events if event["code"]][0] == -signal.SIGSEGV
+    assert next(event["exit_status"] for event in events if event["code"]) == -signal.SIGSEGV
     scripted.stop()
     path = scripted.state_dir / "history.json"
     kept = json.loads(path.read_text())

@@ -133,9 +133,7 @@ def test_ready_is_told_when_health_answers_and_not_before(manager: Notifications
     starting.join()
 
 
-def test_the_status_line_follows_the_engine(
-    manager: Notifications, managed: ManagedAppliance, tmp_path: Path
-) -> None:
+def test_the_status_line_follows_the_engine(manager: Notifications, managed: ManagedAppliance, tmp_path: Path) -> None:
     managed.start()
     for status in ("starting · fake", "loading · fake", "ready · fake · fake"):
         assert manager.next("STATUS=") == f"STATUS={status}"

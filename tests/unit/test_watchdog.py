@@ -95,14 +95,16 @@ async def test_each_sign_of_life_follows_a_heartbeat(told: socket.socket, monkey
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     sent: list[list[str]] = []
 
+    fourth = asyncio.Event()
+
     async def heartbeat() -> None:
         sent.append(messages(told))
         if len(sent) == 4:
+            fourth.set()
             await asyncio.Event().wait()  # stuck
 
     beating = asyncio.create_task(ServiceManager().watchdog(heartbeat))
-    while len(sent) < 4:
-        await asyncio.sleep(0.001)
+    await fourth.wait()
     await asyncio.sleep(0.02)
     beating.cancel()
     with pytest.raises(asyncio.CancelledError):

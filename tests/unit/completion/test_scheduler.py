@@ -11,7 +11,6 @@ from rockfill.completion.scheduler import (
     Arrival,
     Effect,
     Gone,
-    Gone,
     Join,
     Priority,
     Refuse,

@@ -86,7 +86,9 @@ def test_what_was_stored_comes_back() -> None:
     assert History(stored(history)).events == history.events
 
 
-@pytest.mark.parametrize("rubbish", [{"time_s": 1e300, "state": "ready"}, {"time_s": "now", "state": "ready"}, {}, [], 3])
+@pytest.mark.parametrize(
+    "rubbish", [{"time_s": 1e300, "state": "ready"}, {"time_s": "now", "state": "ready"}, {}, [], 3]
+)
 def test_rubbish_among_what_was_stored_costs_only_itself(rubbish: object) -> None:
     history = History()
     history.record(READY, ())
