@@ -6,7 +6,7 @@
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made from; otherwise the first one on PATH that is new enough.
 .NOTPARALLEL:
-.PHONY: help run test test-arm64 check lint debian-packages format bench lock clean FORCE
+.PHONY: help run test test-arm64 check lint debian-packages format bench bench-typing lock clean FORCE
 
 PY := .venv/bin/python
 # Empty where .venv is missing, or where an upgrade of the system took its interpreter away: then it is made (again).

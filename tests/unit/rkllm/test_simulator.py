@@ -175,10 +175,11 @@ def test_a_hung_run_ignores_abort(control: Control, in_a_process: InAProcess) ->
         build(Generation.V1_2_1),
         Generation.V1_2_1,
         """
-import os, threading
+import os, threading, time
 running = threading.Thread(target=attempt)
 running.start()
 while not library.is_running(): pass
+time.sleep(0.3)  # an abort before the hang would still be heard
 library.abort()
 running.join(0.2)
 print("still running", library.is_running(), flush=True)
