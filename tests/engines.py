@@ -67,10 +67,11 @@ class Script:
 
 @dataclass(slots=True)
 class Engine:
-    """A running supervisor, and every snapshot that it has published."""
+    """A running supervisor, every snapshot that it has published, and the lines that it has passed on."""
 
     supervisor: Supervisor
     snapshots: list[EngineSnapshot]
+    lines: list[str] = field(default_factory=list)
     published: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def reaches(self, *phases: Phase) -> EngineSnapshot:
@@ -89,7 +90,10 @@ async def engine(argv: Sequence[str] = WORKER, timeouts: Timeouts = PATIENT) -> 
         running.snapshots.append(snapshot)
         running.published.set()
 
-    running = Engine(Supervisor(partial(_spawn, argv), timeouts, changed=changed), [])
+    supervisor = Supervisor(
+        partial(_spawn, argv), timeouts, changed=changed, printed=lambda line: running.lines.append(line)
+    )
+    running = Engine(supervisor, [])
     task = asyncio.create_task(running.supervisor.run())
     try:
         yield running

@@ -24,6 +24,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from rockfill import paths
 from rockfill.access.hosts import HostNames
 from rockfill.access.tokens import Access
+from rockfill.api.commands import engine as engine_commands
 from rockfill.api.commands.http import COMMANDS, CommandsOverHttp
 from rockfill.api.commands.table import Dispatch
 from rockfill.api.dialects.listing import Models
@@ -35,10 +36,12 @@ from rockfill.api.dialects.tabby import Tabby
 from rockfill.api.health import Health
 from rockfill.api.pages import Pages
 from rockfill.api.server import Gate, Sessions, build
+from rockfill.bus import Bus, Event, Topic
 from rockfill.completion.service import CompletionService
 from rockfill.config import Address, Config, parse_address
 from rockfill.config import load as load_configuration
 from rockfill.engine.events import Timeouts
+from rockfill.engine.herald import Herald
 from rockfill.engine.history import History
 from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
@@ -108,6 +111,8 @@ class _Appliance:
         self._state = state
         self._token = state.token()
         self._manager = ServiceManager()
+        self._bus = Bus()
+        self._herald = Herald()
         self._history = History(state.history())
         self._history_changed = asyncio.Event()
         self._models = ModelStore([paths.bundled_models(), state.path / "models"])
@@ -117,9 +122,10 @@ class _Appliance:
             _timeouts(config.engine),
             prepare_load=partial(_prepare_load, config, state),
             changed=self._engine_changed,
+            printed=lambda line: self._bus.publish(Event(Topic.LOGS, "engine.printed", {"line": line})),
             recycle_growth_bytes=config.engine.recycle_growth_mib << 20,
         )
-        completions = CompletionService(
+        self._completions = completions = CompletionService(
             self._supervisor,
             self._models.find,
             max_queue=config.completion.max_queue,
@@ -128,6 +134,7 @@ class _Appliance:
         )
         gate = Gate(access, HostNames(socket.gethostname(), config.server.allowed_hosts), f"rockfill_{port}")
         services = {
+            "bus": self._bus,
             "supervisor": self._supervisor,
             "completions": completions,
             "models": self._models,
@@ -197,6 +204,9 @@ class _Appliance:
         self._manager.status(status_text(snapshot, self._supervisor.tokens_per_second))
         if self._history.record(snapshot, self._supervisor.last_lines):
             self._history_changed.set()
+        for event in self._herald.events(snapshot):
+            self._bus.publish(event)
+        self._bus.publish(engine_commands.changed(self._supervisor, self._completions, self._models))
 
     async def _keep_history(self) -> None:
         """Write the history down a moment after it changed; a power cut costs at most that moment."""

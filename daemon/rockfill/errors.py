@@ -94,6 +94,11 @@ class ProblemInfo:
         """The same problem as an exception."""
         return Problem(self.code, self.message, self.advice, **(self.detail or {}))
 
+    def value(self) -> dict[str, Any]:
+        """The problem as a JSON value: ``{code, message, advice, detail}``."""
+        detail = dict(self.detail or {})
+        return {"code": self.code.value, "message": self.message, "advice": self.advice, "detail": detail}
+
 
 class Problem(Exception):  # noqa: N818 - "problem" is the word used from the link to the page
     """Something that a person or program can be told: a stable code, what happened, and what to do."""

@@ -98,8 +98,7 @@ def ollama_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
 
 def command_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
     """Rockfill's own: ``{"success": false, "error": {"code", "message", "advice", "detail"}}``."""
-    error = {"code": info.code.value, "message": info.message, "advice": info.advice, "detail": info.detail or {}}
-    return {"success": False, "error": error}
+    return {"success": False, "error": info.value()}
 
 
 def _any_type(status: int) -> str:

@@ -59,6 +59,9 @@ class Listener(Protocol):
 
     def exited(self, problem: ProblemInfo) -> None: ...
 
+    def printed(self, line: str) -> None:
+        """A line for the journal: all that was printed, or, of a flood, some and how many more there were."""
+
 
 class Child:
     """One worker process, in a process group of its own. Made by `spawn`, on the event loop's main thread."""
@@ -185,6 +188,11 @@ class Child:
     def received(self, message: ToDaemon) -> None:
         self._listener.message(message)
 
+    def tell(self, level: int, line: str) -> None:
+        """Pass a line on to the journal and the listener."""
+        output_log.log(level, "[%d] %s", self.pid, line)
+        self._listener.printed(line)
+
     def _reap(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
@@ -304,10 +312,10 @@ class _Output(asyncio.Protocol):
         now = self._loop.time()
         if now - self._second >= 1:
             if self._suppressed:
-                output_log.warning("[%d] … %d more lines in that second", self._child.pid, self._suppressed)
+                self._child.tell(logging.WARNING, f"… {self._suppressed} more lines in that second")
             self._second, self._logged, self._suppressed = now, 0, 0
         if self._logged < JOURNAL_LINES_PER_S:
             self._logged += 1
-            output_log.info("[%d] %s", self._child.pid, text)
+            self._child.tell(logging.INFO, text)
         else:
             self._suppressed += 1

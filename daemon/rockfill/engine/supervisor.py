@@ -124,15 +124,18 @@ class Supervisor:
         *,
         prepare_load: Callable[[messages.Load], messages.Load] = lambda load: load,
         changed: Callable[[EngineSnapshot], None] = lambda snapshot: None,
+        printed: Callable[[str], None] = lambda line: None,
         recycle_growth_bytes: int = 0,
     ) -> None:
         """`prepare_load` completes a `Load` with what this machine and its configuration say, or raises a `Problem`.
 
-        An idle worker that has grown by more than `recycle_growth_bytes` since its first ping is replaced (0: never).
+        `changed` gets every snapshot, `printed` the workers' lines as the journal does. An idle worker that has grown
+        by more than `recycle_growth_bytes` since its first ping is replaced (0: never).
         """
         self._spawn = spawn
         self._prepare_load = prepare_load
         self._changed = changed
+        self._line_printed = printed
         self._recycle_growth_bytes = recycle_growth_bytes
         self._resident_at_first: int | None = None
         self._prefill_rates: deque[float] = deque(maxlen=16)
@@ -479,6 +482,9 @@ class Supervisor:
     def exited(self, epoch: int, problem: ProblemInfo) -> None:
         self._queue.put_nowait(ev.Exited(epoch, problem))
 
+    def heard_printing(self, line: str) -> None:
+        self._line_printed(line)
+
     def ended(self, ticket: int, run: Run | None, problem: ProblemInfo | None) -> None:
         generation = self._generations.pop(ticket, None)
         if generation is not None:
@@ -500,6 +506,9 @@ class _Ear:
 
     def exited(self, problem: ProblemInfo) -> None:
         self._supervisor.exited(self._epoch, problem)
+
+    def printed(self, line: str) -> None:
+        self._supervisor.heard_printing(line)
 
 
 def _has_child(phase: Phase) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rockfill.engine.process import KEPT_LINES, LINE_BYTES, Child, explain
+from rockfill.engine.process import JOURNAL_LINES_PER_S, KEPT_LINES, LINE_BYTES, Child, explain
 from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.link.messages import Done, Generate, Hello, Load, Loaded
 from tests.engines import ENVIRONMENT, WORKER, Script, rogue
@@ -31,6 +31,7 @@ class Ear:
 
     def __init__(self) -> None:
         self.heard: list[ToDaemon | str] = []
+        self.lines: list[str] = []
         self.problem: ProblemInfo | None = None
         self.end: ProblemInfo | None = None
         self._news = asyncio.Event()
@@ -45,6 +46,9 @@ class Ear:
     def exited(self, problem: ProblemInfo) -> None:
         self.end = problem
         self._note("exited")
+
+    def printed(self, line: str) -> None:
+        self.lines.append(line)
 
     def _note(self, what: ToDaemon | str) -> None:
         assert self.end is None or what == "exited", "heard after the end"
@@ -119,6 +123,15 @@ async def test_an_end_is_explained_by_its_status_and_last_words(
     assert ear.end == explain(status, list(child.lines))
     assert list(child.lines) == ([line] if line else [])
     assert ear.heard[-1] == "exited"
+
+
+async def test_lines_are_told_as_they_come_and_of_a_flood_how_many_were_not() -> None:
+    _, ear = await spawned(shell("seq 1000; sleep 1.1; echo done"))
+    await ear.hears("exited")
+    assert ear.lines[: JOURNAL_LINES_PER_S + 1] == [str(number) for number in range(1, JOURNAL_LINES_PER_S + 1)] + [
+        f"… {1000 - JOURNAL_LINES_PER_S} more lines in that second"
+    ]
+    assert ear.lines[JOURNAL_LINES_PER_S + 1 :] == ["done"]
 
 
 @pytest.mark.parametrize("mode", ["garbage", "unknown", "malformed", "endless"])
@@ -207,6 +220,7 @@ class Ear:
                 time.sleep(3600)
         print(child.pid, holder, flush=True)
     def link_lost(self, problem): pass
+    def printed(self, line): pass
     def exited(self, problem): pass
 
 async def main():

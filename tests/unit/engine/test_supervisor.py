@@ -187,6 +187,7 @@ async def test_a_crash_ends_the_run_with_its_last_words_and_the_next_request_wor
         assert problem.code is Code.ENGINE_CRASHED
         assert "SIGSEGV" in problem.message
         assert problem.detail == {"exit_status": -signal.SIGSEGV, "last_lines": ["E fake: about to crash"]}
+        assert running.lines == ["E fake: about to crash"]
         assert await complete(running, script, "b") == "abcdef"
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from rockfill.access.tokens import Scope
 from rockfill.api.commands.table import Json, NoParameters, command
+from rockfill.bus import Event, Topic
 from rockfill.decode import Range
 from rockfill.state import Choices
 
 if TYPE_CHECKING:
+    from rockfill.bus import Bus
     from rockfill.completion.service import CompletionService
     from rockfill.engine.history import History
     from rockfill.engine.supervisor import Supervisor
-    from rockfill.errors import ProblemInfo
     from rockfill.snapshots import Target
     from rockfill.state import StateDir
     from rockfill.store.models import ModelStore
@@ -28,22 +30,18 @@ class LoadParameters:
     model: str = ""
 
 
-@command("engine.get", scope=Scope.READ)
-async def get(_: NoParameters, supervisor: Supervisor, completions: CompletionService, models: ModelStore) -> Json:
-    """The engine's state and its reason, the model, what it runs on, and what that runs instead of."""
+def state_value(supervisor: Supervisor, completions: CompletionService, models: ModelStore) -> Json:
+    """All that there is to say of the engine: what `engine.get` answers, and what the bus carries on every change."""
     snapshot = supervisor.snapshot
     facts = snapshot.facts
     fallback = models.instead_of
     return {
         "state": snapshot.phase.value,
         "model": model_value(snapshot.target) if snapshot.target else None,
-        "instead_of": {
-            "model": model_value(fallback.target),
-            "problem": _problem_value(fallback.problem),
-        }
+        "instead_of": {"model": model_value(fallback.target), "problem": fallback.problem.value()}
         if fallback
         else None,
-        "problem": _problem_value(snapshot.problem) if snapshot.problem else None,
+        "problem": snapshot.problem.value() if snapshot.problem else None,
         "runtime": facts.runtime if facts else None,
         "context_tokens": facts.context_tokens if facts else None,
         "fim_order": snapshot.fim_order,
@@ -52,17 +50,44 @@ async def get(_: NoParameters, supervisor: Supervisor, completions: CompletionSe
         "worker_pid": snapshot.worker_pid,
         "pinned": snapshot.pinned,
         "paused": completions.paused,
-        "next_retry_in_s": _seconds_until(snapshot.next_retry_at_s),
+        **_retry_value(snapshot.next_retry_at_s),
     }
 
 
+def changed(supervisor: Supervisor, completions: CompletionService, models: ModelStore) -> Event:
+    """The event that goes with a change of that value."""
+    return Event(Topic.ENGINE, "engine.changed", state_value(supervisor, completions, models))
+
+
+def _retry_value(at_s: float | None) -> Json:
+    """`next_retry_at` is Unix time."""
+    if at_s is None:
+        return {"next_retry_in_s": None, "next_retry_at": None}
+    in_s = max(0.0, at_s - asyncio.get_running_loop().time())
+    return {"next_retry_in_s": round(in_s, 1), "next_retry_at": round(time.time() + in_s)}
+
+
+@command("engine.get", scope=Scope.READ)
+async def get(_: NoParameters, supervisor: Supervisor, completions: CompletionService, models: ModelStore) -> Json:
+    """The engine's state and its reason, the model, what it runs on, and what that runs instead of."""
+    return state_value(supervisor, completions, models)
+
+
 @command("engine.load", scope=Scope.CONTROL, parameters=LoadParameters)
-async def load(parameters: LoadParameters, supervisor: Supervisor, models: ModelStore, state: StateDir) -> Json:
+async def load(
+    parameters: LoadParameters,
+    supervisor: Supervisor,
+    completions: CompletionService,
+    models: ModelStore,
+    state: StateDir,
+    bus: Bus,
+) -> Json:
     """Load a model, remember it as the chosen one, and answer once it is ready."""
     target = models.find(parameters.model)
     if parameters.model:  # "" is whatever runs, which may stand in for what was chosen
         await asyncio.to_thread(state.choose, Choices(model=target.name))
         models.choose(target)
+        bus.publish(changed(supervisor, completions, models))
     await supervisor.ensure_ready(target)
     return {"model": model_value(target)}
 
@@ -96,17 +121,23 @@ async def unpin(_: NoParameters, supervisor: Supervisor) -> Json:
 
 
 @command("engine.pause", scope=Scope.CONTROL)
-async def pause(_: NoParameters, supervisor: Supervisor, completions: CompletionService) -> Json:
+async def pause(
+    _: NoParameters, supervisor: Supervisor, completions: CompletionService, models: ModelStore, bus: Bus
+) -> Json:
     """Refuse completions and unload the model, so that the machine is free for something else."""
     completions.pause()
+    bus.publish(changed(supervisor, completions, models))
     supervisor.unload()
     return {}
 
 
 @command("engine.resume", scope=Scope.CONTROL)
-async def resume(_: NoParameters, supervisor: Supervisor, completions: CompletionService, models: ModelStore) -> Json:
+async def resume(
+    _: NoParameters, supervisor: Supervisor, completions: CompletionService, models: ModelStore, bus: Bus
+) -> Json:
     """Accept completions again, and load the chosen model."""
     completions.resume()
+    bus.publish(changed(supervisor, completions, models))
     await supervisor.ensure_ready(models.find(""))
     return {}
 
@@ -138,10 +169,6 @@ async def list_models(_: NoParameters, models: ModelStore) -> Json:
     return {"models": [{**model_value(target), "chosen": target == chosen} for target in models.targets]}
 
 
-def _seconds_until(at_s: float | None) -> float | None:
-    return None if at_s is None else round(max(0.0, at_s - asyncio.get_running_loop().time()), 1)
-
-
 def model_value(target: Target) -> Json:
     return {
         "name": target.name,
@@ -149,7 +176,3 @@ def model_value(target: Target) -> Json:
         "family": target.family,
         "demonstration": target.demonstration,
     }
-
-
-def _problem_value(info: ProblemInfo) -> dict[str, Any]:
-    return {"code": info.code.value, "message": info.message, "advice": info.advice, "detail": info.detail or {}}
