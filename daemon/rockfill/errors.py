@@ -69,6 +69,7 @@ class Code(StrEnum):
     WEB_ROOT_MISSING = "web_root_missing"
     NO_DAEMON = "no_daemon"
     FILE_UNREADABLE = "file_unreadable"
+    SANDBOX_MISSING = "sandbox_missing"
 
     # config
     CONFIG_INVALID = "config_invalid"

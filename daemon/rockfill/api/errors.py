@@ -65,6 +65,7 @@ STATUS: Mapping[Code, int] = {
     Code.WEB_ROOT_MISSING: 500,
     Code.NO_DAEMON: 503,
     Code.FILE_UNREADABLE: 500,
+    Code.SANDBOX_MISSING: 500,
     Code.CONFIG_INVALID: 500,
     Code.INTERNAL_ERROR: 500,
 }

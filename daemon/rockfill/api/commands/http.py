@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rockfill.api.commands import config, engine, selftest
+from rockfill.api.commands import config, engine, evaluations, selftest
 from rockfill.api.errors import json_response
 from rockfill.api.server import Gate, Route, read_json
 
@@ -27,6 +27,8 @@ COMMANDS: tuple[Command, ...] = (
     engine.list_models,
     config.get,
     selftest.run,
+    evaluations.keep,
+    evaluations.list_results,
 )
 
 
