@@ -20,7 +20,6 @@ class Code(StrEnum):
     INVALID_JSON = "invalid_json"
     INVALID_VALUE = "invalid_value"
     UNSUPPORTED = "unsupported"
-    NOT_IMPLEMENTED = "not_implemented"
     BODY_TOO_LARGE = "body_too_large"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"

@@ -59,6 +59,9 @@ class FakeSession:
     def tokenize(self, text: str) -> list[int]:
         return [FIRST_TEXT_ID + ord(character) for character in text]
 
+    def detokenize(self, token_ids: list[int]) -> str:
+        return "".join(CONTROL_TOKENS[i] if i < FIRST_TEXT_ID else chr(i - FIRST_TEXT_ID) for i in token_ids)
+
     def token_id(self, marker: str) -> int | None:
         return CONTROL_TOKENS.index(marker) if marker in CONTROL_TOKENS else None
 

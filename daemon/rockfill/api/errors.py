@@ -20,7 +20,6 @@ STATUS: Mapping[Code, int] = {
     Code.INVALID_JSON: 400,
     Code.INVALID_VALUE: 400,
     Code.UNSUPPORTED: 400,
-    Code.NOT_IMPLEMENTED: 501,
     Code.BODY_TOO_LARGE: 413,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
