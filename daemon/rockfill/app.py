@@ -25,7 +25,9 @@ from rockfill import paths
 from rockfill.access.hosts import HostNames
 from rockfill.access.tokens import Access
 from rockfill.api.commands import engine as engine_commands
-from rockfill.api.commands.http import COMMANDS, CommandsOverHttp
+from rockfill.api.commands.all import COMMANDS
+from rockfill.api.commands.document import ProtocolDocument
+from rockfill.api.commands.http import CommandsOverHttp
 from rockfill.api.commands.table import Dispatch
 from rockfill.api.dialects.listing import Models
 from rockfill.api.dialects.llamacpp import LlamaCpp
@@ -36,6 +38,8 @@ from rockfill.api.dialects.tabby import Tabby
 from rockfill.api.health import Health
 from rockfill.api.pages import Pages
 from rockfill.api.server import Gate, Sessions, build
+from rockfill.api.ws.connection import WebSockets
+from rockfill.api.ws.subscriptions import Subscriptions
 from rockfill.bus import Bus, Event, Topic
 from rockfill.completion.service import CompletionService
 from rockfill.config import Address, Config, parse_address
@@ -46,7 +50,6 @@ from rockfill.engine.history import History
 from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
 from rockfill.errors import Code, Problem
-from rockfill.evaluation.results import Results
 from rockfill.selftest.result import SelfTestResult, key_of
 from rockfill.selftest.runner import SelfTest
 from rockfill.store.models import Fallback, ModelStore, target_at
@@ -143,8 +146,12 @@ class _Appliance:
             "configuration": config,
             "selftest": SelfTest(self._supervisor),
             "events": self._history,
-            "evaluations": Results(state.evaluations()),
         }
+        dispatch = Dispatch(COMMANDS, services)
+        snapshots = {
+            Topic.ENGINE: lambda: engine_commands.changed(self._supervisor, completions, self._models),
+        }
+        self._websockets = WebSockets(dispatch, gate, Subscriptions(self._bus, snapshots))
         routes = [
             *Pages(web_root).routes(),
             *Health(self._supervisor).routes(),
@@ -155,7 +162,9 @@ class _Appliance:
             *Tabby(self._models).routes(),
             *LlamaCpp(completions, self._models, self._supervisor).routes(),
             *Ollama(completions, self._models, self._supervisor, gate).routes(),
-            *CommandsOverHttp(Dispatch(COMMANDS, services), gate).routes(),
+            *CommandsOverHttp(dispatch, gate).routes(),
+            *ProtocolDocument().routes(),
+            *self._websockets.routes(),
         ]
         self._in_flight: set[asyncio.Task[Any]] = set()
         self._runner = web.AppRunner(
@@ -195,6 +204,7 @@ class _Appliance:
                 self._manager.stopping()
                 for task in background:
                     task.cancel()
+                self._websockets.close_when_idle()
                 if self._in_flight:
                     await asyncio.wait(set(self._in_flight), timeout=DRAIN_S)
                 self._supervisor.close()

@@ -255,8 +255,7 @@ class Queued:
         total_ms = 1e3 * (time.perf_counter() - self._arrived_s)
         return CompletionResult(
             model=self.target.name,
-            ended="model",
-            stop="",
+            finish_reason="stop",
             prompt_tokens=generation.accepted.prompt_tokens if generation.accepted else 0,
             generated_tokens=generation.tokens,
             reused_tokens=None,
@@ -305,9 +304,6 @@ class Observed:
 
     def tokenize(self, text: str) -> list[int]:
         return self._session.tokenize(text)
-
-    def detokenize(self, token_ids: list[int]) -> str:
-        return self._session.detokenize(token_ids)
 
     def token_id(self, marker: str) -> int | None:
         return self._session.token_id(marker)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rockfill.api.commands.http import COMMANDS
+from rockfill.api.commands.all import COMMANDS
 from rockfill.api.dialects.openai import CompletionBody
 from rockfill.api.server import Login
 from rockfill.config import Config

@@ -19,7 +19,11 @@ log = logging.getLogger(__name__)
 STATUS: Mapping[Code, int] = {
     Code.INVALID_JSON: 400,
     Code.INVALID_VALUE: 400,
+    Code.INVALID_FORMAT: 400,
+    Code.ID_REUSE: 400,
+    Code.TOO_MANY_REQUESTS: 429,
     Code.UNSUPPORTED: 400,
+    Code.NOT_IMPLEMENTED: 501,
     Code.BODY_TOO_LARGE: 413,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
@@ -64,9 +68,14 @@ STATUS: Mapping[Code, int] = {
     Code.WEB_ROOT_MISSING: 500,
     Code.NO_DAEMON: 503,
     Code.FILE_UNREADABLE: 500,
-    Code.SANDBOX_MISSING: 500,
     Code.CONFIG_INVALID: 500,
     Code.INTERNAL_ERROR: 500,
+}
+
+# What Home Assistant's clients know some codes as; on the websocket the others are called what they are everywhere.
+WEBSOCKET_CODES: Mapping[Code, str] = {
+    Code.INVALID_VALUE: Code.INVALID_FORMAT.value,
+    Code.FORBIDDEN: Code.UNAUTHORIZED.value,
 }
 
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
@@ -99,6 +108,11 @@ def ollama_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
 def command_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
     """Rockfill's own: ``{"success": false, "error": {"code", "message", "advice", "detail"}}``."""
     return {"success": False, "error": info.value()}
+
+
+def frame_error(info: ProblemInfo) -> dict[str, Any]:
+    """The error of a frame of the websocket."""
+    return {**info.value(), "code": WEBSOCKET_CODES.get(info.code, info.code.value)}
 
 
 def _any_type(status: int) -> str:

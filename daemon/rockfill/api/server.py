@@ -88,17 +88,12 @@ class Gate:
             )
         if scope is None:
             return
-        scopes = self.check_known(request)
-        if scope not in scopes:
-            raise Problem(
-                Code.FORBIDDEN,
-                f'This needs a token with the scope "{scope}".',
-                "Use the primary token; `rockfill token` prints it.",
-            )
+        if scope not in self.check_known(request):
+            raise forbidden(scope)
 
     def check_known(self, request: web.Request) -> frozenset[Scope]:
         """The scopes of whoever asks; `unauthorized` for a stranger."""
-        scopes = self._scopes(request)
+        scopes = self.scopes(request)
         if not scopes:
             raise Problem(
                 Code.UNAUTHORIZED,
@@ -107,7 +102,8 @@ class Gate:
             )
         return scopes
 
-    def _scopes(self, request: web.Request) -> frozenset[Scope]:
+    def scopes(self, request: web.Request) -> frozenset[Scope]:
+        """The scopes of whoever asks; none for a stranger."""
         token = _presented_token(request)
         if token:
             return self._access.scopes_of_token(token)
@@ -117,6 +113,22 @@ class Gate:
         if request.method not in SAFE_METHODS:
             refuse_other_origins(request, unknown=False)
         return self._access.scopes_of_session(session, time.time())
+
+    def scopes_of_token(self, request: web.Request, token: str) -> frozenset[Scope]:
+        """The scopes of a token that came with `request` otherwise than in its headers, or `unauthorized`."""
+        scopes = self._access.scopes_of_token(token.strip())
+        if not scopes:
+            raise Problem(Code.UNAUTHORIZED, "That is not the appliance's token.", "`rockfill token` prints it.")
+        return scopes
+
+
+def forbidden(scope: Scope) -> Problem:
+    """The problem of a caller who lacks `scope`."""
+    return Problem(
+        Code.FORBIDDEN,
+        f'This needs a token with the scope "{scope}".',
+        "Use the primary token, which `rockfill token` prints, or one with that scope.",
+    )
 
 
 def refuse_other_origins(request: web.Request, *, unknown: bool) -> None:
@@ -215,8 +227,7 @@ class Sessions:
         """Exchange the token for a session cookie that scripts in the page can't read."""
         refuse_other_origins(request, unknown=True)
         token = decode_request(Login, await read_json(request)).token
-        if not self._access.scopes_of_token(token.strip()):
-            raise Problem(Code.UNAUTHORIZED, "That is not the appliance's token.", "`rockfill token` prints it.")
+        self._gate.scopes_of_token(request, token)
         response = web.Response(status=204)
         response.set_cookie(
             self._gate.cookie_name,

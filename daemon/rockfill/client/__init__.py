@@ -1,5 +1,13 @@
-"""The asynchronous Python client: the way to script the appliance from Python."""
+"""The asynchronous Python client: the way to script the appliance from Python.
 
-from rockfill.client.http import Client
+async with Client("http://rock5.local:8012", token) as rockfill:
+    print(await rockfill.call("engine.get"))
+    async for text in rockfill.complete("def add(a, b):\\n    return ", "\\n"):
+        print(text, end="")
+    async for event in rockfill.subscribe(["stats", "events"]):
+        print(event)
+"""
 
-__all__ = ["Client"]
+from rockfill.client.connection import Client, Completion
+
+__all__ = ["Client", "Completion"]

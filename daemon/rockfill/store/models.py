@@ -149,7 +149,6 @@ def _from_manifest(directory: Path) -> Target:
         demonstration=manifest.demonstration,
         aliases=manifest.aliases,
         size_bytes=_size_bytes(directory / manifest.file),
-        quantisation=manifest.quantisation,
     )
 
 

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from rockfill.api.commands.http import COMMANDS
+from rockfill.api.commands.document import chapter, protocol
+from rockfill.api.errors import STATUS, WEBSOCKET_CODES
+from rockfill.errors import Code
 from rockfill.link.messages import TO_DAEMON, TO_WORKER
+from tests import protocol_document as document
 
-DOCUMENT = (Path(__file__).parents[3] / "daemon" / "PROTOCOL.md").read_text()
+STALE = "out of date: python -m tests.protocol_document"
 
 
-def test_every_command_stands_in_the_document_with_its_scope() -> None:
-    rows = re.findall(r"^\| ((?:`\w+\.\w+`(?: · )?)+) \| (\w+) \|", DOCUMENT, re.MULTILINE)
-    documented = {name: scope for names, scope in rows for name in re.findall(r"`([\w.]+)`", names)}
-    assert documented == {command.type: command.scope.value for command in COMMANDS}
+def test_the_commands_in_the_document_are_those_of_the_table() -> None:
+    assert document.written() == chapter(), STALE
+
+
+def test_what_programs_are_told_is_the_golden_copy() -> None:
+    """A change of the protocol is a visible diff."""
+    assert document.GOLDEN.read_text() == document.golden(), STALE
+
+
+def test_every_code_is_told_with_its_names() -> None:
+    codes = protocol()["codes"]
+    assert set(codes) == {code.value for code in Code}
+    assert {code: told["status"] for code, told in codes.items()} == {c.value: status for c, status in STATUS.items()}
+    renamed = {code: told["websocket"] for code, told in codes.items() if told["websocket"] != code}
+    assert renamed == {code.value: name for code, name in WEBSOCKET_CODES.items()}
 
 
 def test_every_message_of_the_link_stands_in_the_document_with_its_fields() -> None:
+    text = document.PROTOCOL.read_text()
     for message in (*TO_WORKER, *TO_DAEMON):
-        described = re.search(rf"`{message.TYPE} {{([^}}`]*)}}`", DOCUMENT)
+        described = re.search(rf"`{message.TYPE} {{([^}}`]*)}}`", text)
         assert described, message.TYPE
         fields = {name.partition(":")[0].strip() for name in described[1].split(",")}
         assert fields - {"…"} <= set(message.__dataclass_fields__), message.TYPE
