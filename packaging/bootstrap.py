@@ -43,6 +43,7 @@ class DebianPackage:
 
 
 TEST_PACKAGES = (
+    DebianPackage("bubblewrap", "bwrap", "the sandbox of `rockfill eval`"),
     DebianPackage("chromium", "chromium", "tests/browser drives the page in it"),
     DebianPackage("gcc", "gcc", "compiles the simulator of librkllmrt.so"),
     DebianPackage("libc6-dev", "/usr/include/stdio.h", "the headers that the simulator includes"),

@@ -50,6 +50,7 @@ from rockfill.engine.history import History
 from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
 from rockfill.errors import Code, Problem
+from rockfill.evaluation.results import Results
 from rockfill.selftest.result import SelfTestResult, key_of
 from rockfill.selftest.runner import SelfTest
 from rockfill.store.models import Fallback, ModelStore, target_at
@@ -146,6 +147,7 @@ class _Appliance:
             "configuration": config,
             "selftest": SelfTest(self._supervisor),
             "events": self._history,
+            "evaluations": Results(state.evaluations()),
         }
         dispatch = Dispatch(COMMANDS, services)
         snapshots = {

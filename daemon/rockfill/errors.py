@@ -23,7 +23,6 @@ class Code(StrEnum):
     ID_REUSE = "id_reuse"
     TOO_MANY_REQUESTS = "too_many_requests"
     UNSUPPORTED = "unsupported"
-    NOT_IMPLEMENTED = "not_implemented"
     BODY_TOO_LARGE = "body_too_large"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -72,6 +71,7 @@ class Code(StrEnum):
     WEB_ROOT_MISSING = "web_root_missing"
     NO_DAEMON = "no_daemon"
     FILE_UNREADABLE = "file_unreadable"
+    SANDBOX_MISSING = "sandbox_missing"
 
     # config
     CONFIG_INVALID = "config_invalid"

@@ -105,6 +105,17 @@ class Prompter:
             )
         return ids
 
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """What `token_ids` are as text, control tokens as the vocabulary writes them. Raises `invalid_value`."""
+        unknown = next((token for token in token_ids if not 0 <= token < self._facts.vocabulary_tokens), None)
+        if unknown is not None:
+            raise Problem(
+                Code.INVALID_VALUE,
+                f"tokens: {unknown} is not in the vocabulary.",
+                f"Its ids go from 0 to {self._facts.vocabulary_tokens - 1}.",
+            )
+        return self._session.detokenize(list(token_ids)) if token_ids else ""
+
     def prompt(self, request: Generate) -> tuple[list[int], int, Trimmed]:
         """The prompt's ids, how many tokens the completion may have, and what was left out.
 

@@ -69,6 +69,10 @@ class Session(Protocol):
         """Token ids of ordinary text: nothing in it is ever taken for a control token, no BOS or prefix is added."""
         ...
 
+    def detokenize(self, token_ids: list[int]) -> str:
+        """The text of ids of the vocabulary, control tokens written out."""
+        ...
+
     def token_id(self, marker: str) -> int | None:
         """The id of the control token written `marker`, or None if the vocabulary has no such single token."""
         ...

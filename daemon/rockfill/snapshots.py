@@ -33,6 +33,7 @@ class Target:
     demonstration: bool = False
     aliases: tuple[str, ...] = ()
     size_bytes: int = 0
+    quantisation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

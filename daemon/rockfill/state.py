@@ -141,15 +141,27 @@ class StateDir:
 
     def history(self) -> list[Any]:
         """The stored lifecycle events, as they were given to `keep_history`."""
-        try:
-            value = json.loads((self.path / "history.json").read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return []
-        return value if isinstance(value, list) else []
+        return self._stored_list("history.json")
 
     def keep_history(self, events: Sequence[Any]) -> None:
         """Store the lifecycle events."""
         _write_atomically(self.path / "history.json", json.dumps(events, separators=(",", ":")).encode() + b"\n")
+
+    def evaluations(self) -> list[Any]:
+        """The stored results of evaluations, as they were given to `keep_evaluations`."""
+        return self._stored_list("evaluations.json")
+
+    def keep_evaluations(self, results: Sequence[Any]) -> None:
+        """Store the results of evaluations."""
+        _write_atomically(self.path / "evaluations.json", json.dumps(results, indent=1).encode() + b"\n")
+
+    def _stored_list(self, name: str) -> list[Any]:
+        """A list that can be made again: where it can't be read it is empty."""
+        try:
+            value = json.loads((self.path / name).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return []
+        return value if isinstance(value, list) else []
 
     def choose(self, choices: Choices) -> None:
         """Write `choices` down."""

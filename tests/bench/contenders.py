@@ -255,7 +255,8 @@ class Queued:
         total_ms = 1e3 * (time.perf_counter() - self._arrived_s)
         return CompletionResult(
             model=self.target.name,
-            finish_reason="stop",
+            ended="model",
+            stop="",
             prompt_tokens=generation.accepted.prompt_tokens if generation.accepted else 0,
             generated_tokens=generation.tokens,
             reused_tokens=None,
@@ -304,6 +305,9 @@ class Observed:
 
     def tokenize(self, text: str) -> list[int]:
         return self._session.tokenize(text)
+
+    def detokenize(self, token_ids: list[int]) -> str:
+        return self._session.detokenize(token_ids)
 
     def token_id(self, marker: str) -> int | None:
         return self._session.token_id(marker)

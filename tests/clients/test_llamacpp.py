@@ -140,6 +140,19 @@ def test_tokens_are_the_same(upstream: str, running: Appliance, content: str) ->
     assert ours.json() == theirs.json()
 
 
+def test_tokens_become_the_same_text(upstream: str, running: Appliance) -> None:
+    tokens = running.request("POST", "/tokenize", {"content": "def a(b):\n    return 'über ☃'\n"}).json()["tokens"]
+    theirs, ours = both(upstream, running, "/detokenize", {"tokens": tokens})
+    assert ours.json() == theirs.json()
+
+
+def test_a_stop_text_is_told_alike(upstream: str, running: Appliance) -> None:
+    body = {"prompt": "import os\nimport ", "temperature": 0, "n_predict": 40, "stop": ["\n", "zzz"]}
+    theirs, ours = both(upstream, running, "/completion", body)
+    for answer in (theirs, ours):
+        assert (answer.json()["stop_type"], answer.json()["stopping_word"]) == ("word", "\n")
+
+
 def test_a_control_token_in_the_text_is_text_here(upstream: str, running: Appliance) -> None:
     theirs, ours = both(upstream, running, "/tokenize", {"content": "<|fim_middle|>", "parse_special": False})
     assert ours.json() == theirs.json()

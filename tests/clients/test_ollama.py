@@ -44,6 +44,8 @@ def test_the_models_and_what_they_can_do(client: ollama.Client) -> None:
     [listed] = client.list().models
     assert listed.model == "rockfill-tiny:latest"
     assert listed.modified_at is not None
+    assert listed.details is not None
+    assert (listed.details.format, listed.details.quantization_level) == ("gguf", "Q8_0")
     shown = client.show("rockfill-tiny")
     assert shown.capabilities is not None
     assert "insert" in shown.capabilities

@@ -41,6 +41,7 @@ IDLE_TALK = "".join(
         ("token", '"text":"of another run","tokens":3'),
         ("accepted", '"prompt_tokens":1,"trimmed":{}'),
         ("tokenized", '"token_ids":[1]'),
+        ("detokenized", '"text":"of nothing"'),
         ("pong", '"was_never":"asked for"'),
         ("problem", '"code":"engine_failed","message":"of another run"'),
     )

@@ -3,6 +3,7 @@
 The "model" is a JSON file that is read again at each run, so that a running worker can be told to behave otherwise:
 
     text        what a run says, or None to repeat the prompt's last line (which shows any mixing of requests)
+    answers     [{"has", "text"}]: the text of the first one whose `has` is in the prompt is what the run says
     prints      a line on standard output at the beginning of a run
     tokens      how many tokens it is cut into (default: one a character)
     prefill_s   before the first token; token_s: before each
@@ -57,6 +58,9 @@ class FakeSession:
 
     def tokenize(self, text: str) -> list[int]:
         return [FIRST_TEXT_ID + ord(character) for character in text]
+
+    def detokenize(self, token_ids: list[int]) -> str:
+        return "".join(CONTROL_TOKENS[i] if i < FIRST_TEXT_ID else chr(i - FIRST_TEXT_ID) for i in token_ids)
 
     def token_id(self, marker: str) -> int | None:
         return CONTROL_TOKENS.index(marker) if marker in CONTROL_TOKENS else None
@@ -141,9 +145,10 @@ class FakeSession:
 
 
 def _parts(script: dict[str, Any], prompt_ids: list[int]) -> list[str]:
-    text = script.get("text")
+    prompt = "".join(chr(i - FIRST_TEXT_ID) if i >= FIRST_TEXT_ID else "\n" for i in prompt_ids)
+    known = [answer["text"] for answer in script.get("answers", ()) if answer["has"] in prompt]
+    text = known[0] if known else script.get("text")
     if text is None:
-        prompt = "".join(chr(i - FIRST_TEXT_ID) if i >= FIRST_TEXT_ID else "\n" for i in prompt_ids)
         text = prompt.rstrip("\n").rpartition("\n")[2]
     count = int(script.get("tokens", len(text)) or 1)
     size = max(1, -(-len(text) // count))

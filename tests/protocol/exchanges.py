@@ -39,7 +39,11 @@ def wrong(path: str) -> dict[str, Exchange]:
 
 # Each request of an editor's has a text of its own, as one that was asked before is answered from memory.
 BEFORE, AFTER = "def add(a, b):\n    return ", "\n\nprint(add(1, 2))\n"
-TEMPLATED = f"<fim_prefix>{BEFORE}<fim_suffix>{AFTER}<fim_middle>"
+
+
+def templated(before: str) -> str:
+    return f"<fim_prefix>{before}<fim_suffix>{AFTER}<fim_middle>"
+
 
 DIALECTS: dict[str, dict[str, Exchange]] = {
     "llamacpp": {
@@ -75,8 +79,9 @@ DIALECTS: dict[str, dict[str, Exchange]] = {
         "infill, nothing to predict": post("/infill", input_prefix=BEFORE, input_suffix=AFTER, n_predict=0),
         "completion": post("/completion", prompt="a = ", n_predict=16),
         "completion, at most": post("/completion", prompt="a = ", max_tokens=1),
+        "completion, stopped": post("/completion", prompt="a = ", n_predict=16, stop=["\n", " +"]),
         "completions streamed": post("/completions", prompt="a = ", n_predict=16, stream=True),
-        "completion, templated": post("/completion", prompt=TEMPLATED, n_predict=16),
+        "completion, templated": post("/completion", prompt=templated("101" + BEFORE), n_predict=16),
         "tokenize": post("/tokenize", content="ab"),
         "tokenize, with BOS": post("/tokenize", content="ab", add_special=True),
         "props": get("/props"),
@@ -89,17 +94,19 @@ DIALECTS: dict[str, dict[str, Exchange]] = {
         "infill: grammar": post("/infill", input_prefix="", input_suffix="", grammar="root ::= x"),
         "completion: two prompts": post("/completion", prompt=["a", "b"]),
         "tokenize: pieces": post("/tokenize", content="ab", with_pieces=True),
-        "detokenize": post("/detokenize", tokens=[300]),
+        "detokenize": post("/detokenize", tokens=[353, 1, 354]),
+        "detokenize: no such token": post("/detokenize", tokens=[353, -1]),
+        "detokenize: wrong types": post("/detokenize", tokens=["a"]),
         "nothing there": get("/completion/x"),
     },
     "openai": {
-        "whole": post("/v1/completions", prompt=BEFORE, suffix=AFTER),
+        "whole": post("/v1/completions", prompt="3" + BEFORE, suffix=AFTER),
         "streamed": post(
-            "/v1/completions", prompt=BEFORE, suffix=AFTER, stream=True, stream_options={"include_usage": True}
+            "/v1/completions", prompt="4" + BEFORE, suffix=AFTER, stream=True, stream_options={"include_usage": True}
         ),
         "at most": post("/v1/completions", prompt="x", max_tokens=1, model="FAKE:latest"),
         "more than there is": post("/v1/completions", prompt="x", max_tokens=1_000_000),
-        "templated": post("/v1/completions", prompt=TEMPLATED),
+        "templated": post("/v1/completions", prompt=templated("102" + BEFORE)),
         "cannot be honoured": post("/v1/completions", prompt="x", top_p=0.5, seed=1),
         "one model": get("/v1/models/fake"),
         **wrong("/v1/completions"),
@@ -109,15 +116,15 @@ DIALECTS: dict[str, dict[str, Exchange]] = {
         "nothing there": post("/v1/chat/completions"),
     },
     "mistral": {
-        "whole": post("/v1/fim/completions", prompt=BEFORE, suffix=AFTER, random_seed=1),
-        "streamed": post("/v1/fim/completions", prompt=BEFORE, suffix=AFTER, stream=True),
+        "whole": post("/v1/fim/completions", prompt="5" + BEFORE, suffix=AFTER, random_seed=1),
+        "streamed": post("/v1/fim/completions", prompt="6" + BEFORE, suffix=AFTER, stream=True),
         **wrong("/v1/fim/completions"),
         "an unknown model": post("/v1/fim/completions", prompt="", model="codestral"),
     },
     "ollama": {
-        "streamed": post("/api/generate", model="fake", prompt=BEFORE, suffix=AFTER),
-        "whole": post("/api/generate", model="fake:latest", prompt=BEFORE, suffix=AFTER, stream=False),
-        "raw, templated": post("/api/generate", prompt=TEMPLATED, raw=True, stream=False),
+        "streamed": post("/api/generate", model="fake", prompt="7" + BEFORE, suffix=AFTER),
+        "whole": post("/api/generate", model="fake:latest", prompt="8" + BEFORE, suffix=AFTER, stream=False),
+        "raw, templated": post("/api/generate", prompt=templated("103" + BEFORE), raw=True, stream=False),
         "at most": post("/api/generate", prompt="x", stream=False, options={"num_predict": 1, "num_ctx": 9}),
         "loads": post("/api/generate", model="fake", keep_alive="5m", stream=False),
         "loads, streamed": post("/api/generate", model="fake"),
@@ -141,7 +148,7 @@ DIALECTS: dict[str, dict[str, Exchange]] = {
             "/v1/completions",
             language="python",
             segments={
-                "prefix": BEFORE,
+                "prefix": "9" + BEFORE,
                 "suffix": AFTER,
                 "filepath": "add.py",
                 "declarations": [{"filepath": "x.py", "body": "x = 1"}],

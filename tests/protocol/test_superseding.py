@@ -51,6 +51,15 @@ def test_for_tabby_it_is_an_empty_completion(scripted: ScriptedAppliance) -> Non
     assert newer.json()["choices"] == [{"index": 0, "text": LONG[:64]}]
 
 
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/fim/completions"])
+def test_an_edit_supersedes_nothing_where_a_script_may_ask(scripted: ScriptedAppliance, path: str) -> None:
+    """A suffix says that somebody types, which is no reason to end what another request was promised."""
+    body = {"prompt": LINES, "suffix": "\n", "max_tokens": 20}
+    older, newer = one_after_the_other(scripted, path, body, {**body, "prompt": LINES + "v", "max_tokens": 4})
+    assert (older.status, newer.status) == (200, 200)
+    assert (older.json()["usage"]["completion_tokens"], newer.json()["usage"]["completion_tokens"]) == (20, 4)
+
+
 def test_elsewhere_a_session_supersedes_and_the_older_request_is_told(scripted: ScriptedAppliance) -> None:
     body = {"prompt": "a", "max_tokens": 999, "rockfill": {"session": "mine"}}
     older, newer = one_after_the_other(scripted, "/v1/completions", body, {**body, "prompt": "other", "max_tokens": 4})
@@ -61,6 +70,7 @@ def test_elsewhere_a_session_supersedes_and_the_older_request_is_told(scripted: 
 @pytest.mark.parametrize(
     ("path", "asked", "said"),
     [
+        ("/v1/completions", {"max_tokens": 64, "suffix": "\n"}, lambda answer: answer["choices"][0]["text"]),
         ("/v1/completions", {"max_tokens": 64}, lambda answer: answer["choices"][0]["text"]),
         ("/v1/fim/completions", {}, lambda answer: answer["choices"][0]["message"]["content"]),
         ("/completion", {}, lambda answer: answer["content"]),

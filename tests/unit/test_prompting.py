@@ -49,6 +49,9 @@ class Vocabulary:
         matches = self._pattern.finditer(text)
         return [self._ids[match[1]] if match[1] else FIRST_TEXT_ID + ord(match[0]) for match in matches]
 
+    def detokenize(self, token_ids: list[int]) -> str:
+        return "".join(chr(token_id - FIRST_TEXT_ID) for token_id in token_ids)
+
     def token_id(self, marker: str) -> int | None:
         return self._ids.get(marker)
 

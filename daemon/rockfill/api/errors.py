@@ -23,7 +23,6 @@ STATUS: Mapping[Code, int] = {
     Code.ID_REUSE: 400,
     Code.TOO_MANY_REQUESTS: 429,
     Code.UNSUPPORTED: 400,
-    Code.NOT_IMPLEMENTED: 501,
     Code.BODY_TOO_LARGE: 413,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
@@ -68,6 +67,7 @@ STATUS: Mapping[Code, int] = {
     Code.WEB_ROOT_MISSING: 500,
     Code.NO_DAEMON: 503,
     Code.FILE_UNREADABLE: 500,
+    Code.SANDBOX_MISSING: 500,
     Code.CONFIG_INVALID: 500,
     Code.INTERNAL_ERROR: 500,
 }

@@ -34,7 +34,7 @@ def complete(arguments: argparse.Namespace) -> int:
 async def _complete(arguments: argparse.Namespace, prefix: str, suffix: str) -> int:
     mode = "block" if arguments.multiline else "line"
     parts: list[str] = []
-    async with _client(arguments) as client:
+    async with client_for(arguments) as client:
         async for text in client.complete(prefix, suffix, mode=mode, max_tokens=arguments.max_tokens):
             parts.append(text)
             if not arguments.json:
@@ -72,7 +72,7 @@ def logs(arguments: argparse.Namespace) -> int:
 
 
 async def _logs(arguments: argparse.Namespace) -> int:
-    async with _client(arguments) as client:
+    async with client_for(arguments) as client:
         value = await client.command("engine.logs", {"lines": arguments.lines})
         _print_lines(value["lines"])
         seen = value["total"]
@@ -111,7 +111,7 @@ def engine(arguments: argparse.Namespace) -> int:
 
 
 async def _command(arguments: argparse.Namespace, type_: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    async with _client(arguments) as client:
+    async with client_for(arguments) as client:
         return await client.command(type_, parameters)
 
 
@@ -173,7 +173,8 @@ def split_at(position: str) -> tuple[str, str]:
     return text[:offset], text[offset:]
 
 
-def _client(arguments: argparse.Namespace) -> Client:
+def client_for(arguments: argparse.Namespace) -> Client:
+    """A client of the appliance that the arguments and the environment name."""
     url = arguments.url or os.environ.get("ROCKFILL_URL") or DEFAULT_URL
     token = os.environ.get("ROCKFILL_TOKEN") or read_token(paths.state_dir(arguments.state_dir))
     return Client(url, token)

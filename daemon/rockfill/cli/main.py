@@ -126,6 +126,26 @@ def parser() -> argparse.ArgumentParser:
     _remote(selftest)
     selftest.set_defaults(run=("asking", "selftest"))
 
+    evaluation = commands.add_parser("eval", help="measure how good the running model is")
+    evaluation_commands = evaluation.add_subparsers(dest="eval_command", metavar="COMMAND", required=True)
+    infill = evaluation_commands.add_parser(
+        "infill",
+        help="at filling in code",
+        description="Ask the running model for lines of source files that it can't see, and for answers to infilling "
+        "tasks whose programs then show whether they are right. The programs run in a sandbox without network.",
+    )
+    infill.add_argument(
+        "files", metavar="FILE-OR-DIR", nargs="*", help="source files: whole lines and rests of lines are asked for"
+    )
+    infill.add_argument("--tasks", metavar="FILE", help="tasks in human-eval-infilling's format (.jsonl or .jsonl.gz)")
+    infill.add_argument(
+        "--limit", type=_positive, metavar="N", help="at most N tasks, and N places (default: all tasks, 500 places)"
+    )
+    infill.add_argument("--seed", type=int, default=0, metavar="N", help="choose other places (default 0)")
+    infill.add_argument("--json", action="store_true", help="print the results as JSON")
+    _remote(infill)
+    infill.set_defaults(run=("evaluating", "infill"))
+
     runtime = commands.add_parser("runtime", help="Rockchip's RKLLM runtime")
     runtime_commands = runtime.add_subparsers(dest="runtime_command", metavar="COMMAND", required=True)
     inspect = runtime_commands.add_parser(
@@ -148,6 +168,13 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print the configuration in force as JSON")
     check.set_defaults(run=("serving", "config_check"))
     return top
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
 
 
 def _remote(command: argparse.ArgumentParser) -> None:

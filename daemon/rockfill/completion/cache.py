@@ -15,12 +15,16 @@ ENTRIES_PER_PLACE = 8
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`text`, of `tokens` tokens, came after `prefix`; `complete` if the engine ended it by itself."""
+    """`text`, of `tokens` tokens, came after `prefix`; `complete` if the engine ended it by itself.
+
+    `prompt_tokens` is what the engine had to read for it.
+    """
 
     prefix: str
     text: str
     tokens: int
     complete: bool
+    prompt_tokens: int = 0
 
     @property
     def chars(self) -> int:
@@ -37,6 +41,7 @@ class Remembered:
     text: str
     tokens: int
     complete: bool
+    prompt_tokens: int = 0
 
 
 class TypedAhead:
@@ -68,21 +73,21 @@ class TypedAhead:
             text = entry.text[typed:]
             if not text and typed:
                 continue  # typed to its end: what comes now is a new question
-            rest = Remembered(text, -(-entry.tokens * len(text) // max(1, len(entry.text))), entry.complete)
+            tokens = -(-entry.tokens * len(text) // max(1, len(entry.text)))
+            rest = Remembered(text, tokens, entry.complete, entry.prompt_tokens)
             if best is None or (rest.complete, len(rest.text)) > (best.complete, len(best.text)):
                 best = rest
         return best
 
-    def remember(self, place: str, prefix: str, text: str, tokens: int, *, complete: bool) -> None:
+    def remember(self, place: str, entry: Entry) -> None:
         """Note what the engine said. What an older entry for the same prefix knew less of is replaced."""
-        entry = Entry(prefix, text, tokens, complete)
         if entry.chars > self._max_chars // 4:
             return  # one giant must not push everybody else out
         entries = self._places.setdefault(place, deque())
         self._places.move_to_end(place)
         for older in list(entries):
-            if older.prefix == prefix:
-                if len(older.text) > len(text) or (older.complete and not complete):
+            if older.prefix == entry.prefix:
+                if len(older.text) > len(entry.text) or (older.complete and not entry.complete):
                     return
                 self._drop(entries, older)
         entries.append(entry)

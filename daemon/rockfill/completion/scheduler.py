@@ -31,7 +31,7 @@ class Arrival:
     """A request as far as the policy looks at it.
 
     Requests of equal `key` are the same and share a run ("" shares with nobody). `client` and `session` are "" where
-    nothing is known; `document` is the text round the cursor.
+    nothing is known; `document` is the text round the cursor, "" where an edit of it makes nothing pointless.
     """
 
     ticket: int
@@ -219,10 +219,10 @@ class Scheduler:
 def _supersedes(newer: Arrival, older: Arrival) -> bool:
     if newer.session and newer.session == older.session:
         return newer.key != older.key or not newer.key
-    typing = newer.priority is older.priority is Priority.TYPING
-    if not typing or not newer.client or newer.client != older.client:
+    edits = newer.document and older.document and newer.document != older.document
+    if not edits or not newer.client or newer.client != older.client:
         return False
-    return newer.document != older.document and is_edit(older.document, newer.document)
+    return is_edit(older.document, newer.document)
 
 
 def is_edit(older: str, newer: str) -> bool:

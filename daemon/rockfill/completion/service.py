@@ -14,14 +14,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from rockfill.bus import Bus, Event, Topic
 from rockfill.completion import scheduler as policy
 from rockfill.completion.budget import Budget
-from rockfill.completion.cache import Remembered, TypedAhead
+from rockfill.completion.cache import Entry, Remembered, TypedAhead
 from rockfill.completion.scheduler import Arrival, Priority, Scheduler
 from rockfill.engine.stream import Reader, TextStream
 from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.fim.families import BY_NAME
-from rockfill.fim.output import Mode, OutputFilter, OutputRules
+from rockfill.fim.output import Mode, OutputFilter, OutputRules, Reason
 from rockfill.link.messages import File, Generate, Trimmed
 from rockfill.session import Sampling
 from rockfill.snapshots import Phase
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from rockfill.engine.supervisor import Generation, Supervisor
+    from rockfill.link.messages import Accepted
     from rockfill.snapshots import Target
 
 # The engine's own figures of a run come with its end. Where a filter ends the text earlier, they are waited for this
@@ -39,6 +41,13 @@ FIGURES_WAIT_S = 0.005
 
 # Some thousands of completions with their prefixes; a board has 4 GB and needs most of them for the model.
 CACHE_CHARS = 4_000_000
+
+# Editors that want the likeliest text say so with a little more than 0: Continue 0.01, llama.vscode 0.1, Zed and twinny
+# 0.2. Whoever types is served better by a text at once, and by one that stays while it is typed, than by another.
+NEARLY_GREEDY = 0.2
+
+# How often a full queue is an event: clients that are refused ask again at once.
+FULL_PAUSE_S = 10.0
 
 SUPERSEDED = ProblemInfo(Code.SUPERSEDED, "A newer request has made this one pointless.")
 PAUSED = ProblemInfo(
@@ -51,11 +60,12 @@ class CompletionRequest:
     """What to complete, whatever dialect it came in.
 
     `suffix` None asks for plain continuation. `mode` says how the text is ended and tidied (`fim.output`).
-    `model` is a name as the caller wrote it, "" for whichever is chosen. `priority` says who goes first; a request of
-    `Priority.TYPING` supersedes an earlier one of the same `client` (whatever tells one from another) that it is an
-    edit of, and any request one of the same `session`, where that is not "". Only typing is answered from memory, and
-    kept within a prompt that the engine can read in time. `predict_s` is how long the text may take before it ends at
-    the next line's end.
+    `model` is a name as the caller wrote it, "" for whichever is chosen. `priority` says who goes first. Only
+    `Priority.TYPING` is answered from memory, and kept within a prompt that the engine can read in time (where
+    `budget_tokens` does not say otherwise). `client` is whatever tells one from another: turns go round among them.
+    `supersedes`: an earlier request of the same client, of this kind too, that this is an edit of has become pointless;
+    so has any earlier one of the same `session`, where that is not "". `predict_s` is how long the text may take before
+    it ends at the next line's end.
     """
 
     prefix: str
@@ -70,6 +80,7 @@ class CompletionRequest:
     n_indent: int = 0
     priority: Priority = Priority.PLAIN
     client: str = ""
+    supersedes: bool = False
     session: str = ""
     predict_s: float | None = None
 
@@ -85,16 +96,23 @@ class Timings:
     total_ms: float
 
 
+# What ended a text: the model, the bound on its tokens, its time, or one of the filter's reasons.
+Ending = Literal["model", "length", "time"] | Reason
+
+
 @dataclass(frozen=True, slots=True)
 class CompletionResult:
     """How a completion went.
 
+    `ended` is what ended its text; `stop` the stop text of the request's that did, "" if none.
     `reused_tokens` of the prompt were still in the engine's KV cache. `from_memory` is how many characters of the
-    engine's text were known from an earlier request; if all were, the engine was not asked and has no figures.
+    engine's text were known from an earlier request; if all were, the engine was not asked, its figures are None, and
+    `prompt_tokens` are those of the earlier request.
     """
 
     model: str
-    finish_reason: Literal["stop", "length"]
+    ended: Ending
+    stop: str
     prompt_tokens: int
     generated_tokens: int
     reused_tokens: int | None
@@ -102,6 +120,11 @@ class CompletionResult:
     trimmed: Trimmed
     ignored: tuple[str, ...]
     timings: Timings
+
+    @property
+    def finish_reason(self) -> Literal["stop", "length"]:
+        """Whether the text ended where it should, or its bound was in the way."""
+        return "length" if self.ended == "length" else "stop"
 
 
 class CompletionService:
@@ -115,8 +138,12 @@ class CompletionService:
         max_queue: int,
         switch_idle_s: float,
         first_token_target_s: float,
+        bus: Bus | None = None,
     ) -> None:
-        """`find_model` resolves a name ("" for the chosen model) or raises `model_not_found`."""
+        """`find_model` resolves a name ("" for the chosen model) or raises `model_not_found`.
+
+        `bus` hears of a full queue, as ``queue.full``: how many wait, and how many were refused since it was last told.
+        """
         self._supervisor = supervisor
         self._find_model = find_model
         self._switch_idle_s = switch_idle_s
@@ -127,6 +154,9 @@ class CompletionService:
         self._flights: dict[int, _Flight] = {}
         self._completions: dict[int, Completion] = {}
         self._last_used_s = -switch_idle_s
+        self._bus = bus or Bus()
+        self._refused = 0
+        self._told_full_s = -FULL_PAUSE_S
         self.paused = False
 
     @property
@@ -144,9 +174,10 @@ class CompletionService:
         if request.priority is Priority.TYPING and not request.budget_tokens:
             tokens = self._budget.tokens(self._supervisor.prefill_tokens_per_second)
             request = replace(request, budget_tokens=tokens)
-        place = _place(request, target) if _is_memorable(request) else ""
-        remembered = self._memory.find(place, request.prefix) if place else None
-        completion = Completion(self, request, target, next(self._tickets), place, remembered)
+        remembered = None
+        if _is_memorable(request):
+            remembered = self._memory.find(self._memory_place(request, target), request.prefix)
+        completion = Completion(self, request, target, next(self._tickets), remembered)
         if completion.needs_engine:
             self._refuse_hasty_switch(target)
             self._arrive(completion)
@@ -184,9 +215,10 @@ class CompletionService:
 
     def _arrive(self, completion: Completion) -> None:
         request, ticket = completion.request, completion.ticket
-        key = _key(completion) if request.sampling.temperature == 0 else ""
+        key = _key(completion) if _is_steady(request) else ""
         document = request.prefix + (request.suffix or "")
-        arrival = Arrival(ticket, request.priority, request.client, request.session, key, document)
+        edits = document if request.supersedes else ""
+        arrival = Arrival(ticket, request.priority, request.client, request.session, key, edits)
         self._flights[ticket] = _Flight(self, completion)
         self._completions[ticket] = completion
         effects = self._scheduler.arrive(arrival)
@@ -202,12 +234,23 @@ class CompletionService:
             del self._flights[ticket]
             self._completions.pop(ticket, None)
             self._perform([effect for effect in effects if effect != policy.Refuse(ticket)])
+            self._tell_full()
             raise Problem(
                 Code.QUEUE_FULL,
                 f"{self._scheduler.depth} requests are waiting already.",
                 "Ask again in a moment.",
                 retry_after_s=1,
             )
+
+    def _tell_full(self) -> None:
+        """Say that somebody was refused; a burst of refusals is one event."""
+        self._refused += 1
+        now_s = time.monotonic()
+        if now_s - self._told_full_s >= FULL_PAUSE_S:
+            self._told_full_s = now_s
+            value = {"waiting": self._scheduler.depth, "refused": self._refused}
+            self._refused = 0
+            self._bus.publish(Event(Topic.EVENTS, "queue.full", value))
 
     def _refuse_hasty_switch(self, target: Target) -> None:
         """Two clients that name two models must not make the engine load them in turn for ever."""
@@ -277,11 +320,17 @@ class CompletionService:
     def remember(self, completion: Completion, flight: _Flight) -> None:
         """Keep what `completion` got from its flight for whoever types it."""
         text = completion.known_text + flight.text
-        if not completion.place or not (text or flight.complete):
+        request, accepted = completion.request, flight.accepted
+        if not _is_memorable(request) or not (text or flight.complete) or accepted is None:
             return
-        tokens = completion.known_tokens + flight.tokens
-        prefix = completion.request.prefix
-        self._memory.remember(completion.place, prefix, text, tokens, complete=flight.complete)
+        entry = Entry(
+            request.prefix, text, completion.known_tokens + flight.tokens, flight.complete, accepted.prompt_tokens
+        )
+        self._memory.remember(self._memory_place(request, completion.target), entry)
+
+    def _memory_place(self, request: CompletionRequest, target: Target) -> str:
+        """Another model or other settings of its load are another place."""
+        return _place(request, (target, self._supervisor.loaded))
 
 
 class _Flight:
@@ -307,6 +356,11 @@ class _Flight:
     def tokens(self) -> int:
         """How many tokens that was."""
         return self._tokens_before + (self.generation.tokens if self.generation is not None else 0)
+
+    @property
+    def accepted(self) -> Accepted | None:
+        """What the engine made of the prompt."""
+        return self.generation.accepted if self.generation is not None else None
 
     @property
     def complete(self) -> bool:
@@ -363,13 +417,11 @@ class Completion:
         request: CompletionRequest,
         target: Target,
         ticket: int,
-        place: str,
         remembered: Remembered | None,
     ) -> None:
         self.request = request
         self.target = target
         self.ticket = self.flight_number = ticket
-        self.place = place
         self.known_text = remembered.text if remembered is not None else ""
         self.known_tokens = remembered.tokens if remembered is not None else 0
         self._service = service
@@ -377,6 +429,7 @@ class Completion:
         self._output = OutputFilter(_rules(request, target.family))
         self._first_text = self._output.feed(self.known_text)
         self._all_known = remembered is not None and remembered.complete
+        self._remembered_prompt_tokens = remembered.prompt_tokens if remembered is not None else 0
         self._reader: Reader | None = None
         self._flight: _Flight | None = None
         self._interrupted: ProblemInfo | None = None
@@ -454,14 +507,19 @@ class Completion:
         flight = self._flight
         generation = flight.generation if flight is not None else None
         run = generation.run if generation is not None else None
-        accepted = generation.accepted if generation is not None else None
+        accepted = flight.accepted if flight is not None else None
         started_s = flight.started_s if flight is not None and flight.started_s is not None else self._arrived_s
-        at_an_end = self._output.finished is not None or self._timed_out or self._all_known
-        cut_short = not at_an_end and (run is None or run.finish == "length")
+        finished = self._output.finished
+        ended: Ending = "model" if self._all_known or (run is not None and run.finish == "stop") else "length"
+        if finished is not None:
+            ended = finished.reason
+        elif self._timed_out:
+            ended = "time"
         return CompletionResult(
             model=self.target.name,
-            finish_reason="length" if cut_short else "stop",
-            prompt_tokens=accepted.prompt_tokens if accepted else 0,
+            ended=ended,
+            stop=finished.stop if finished is not None and finished.stop in self.request.stops else "",
+            prompt_tokens=accepted.prompt_tokens if accepted else self._remembered_prompt_tokens,
             generated_tokens=self.known_tokens + (flight.tokens if flight is not None else 0),
             reused_tokens=run.reused_tokens if run else None,
             from_memory=len(self.known_text),
@@ -512,21 +570,28 @@ def _rules(request: CompletionRequest, family_name: str | None) -> OutputRules:
 
 
 def _is_memorable(request: CompletionRequest) -> bool:
-    """Only somebody who types wants the same answer again, and only a greedy one would be the same."""
-    return request.priority is Priority.TYPING and request.sampling.temperature == 0
+    """Only somebody who types comes back to the same text."""
+    return request.priority is Priority.TYPING and _is_steady(request)
 
 
-def _place(request: CompletionRequest, target: Target) -> str:
-    """Whatever, beside the prefix, decides what the engine says."""
-    return _digest(target.path, request.suffix, *(part for file in request.files for part in (file.path, file.text)))
+def _is_steady(request: CompletionRequest) -> bool:
+    """Whether one answer is as good as another: the engine would give the same, or one of a few nearly equal."""
+    most = NEARLY_GREEDY if request.priority is Priority.TYPING else 0.0
+    return request.sampling.temperature <= most
+
+
+def _place(request: CompletionRequest, load: object) -> str:
+    """Whatever, beside the prefix, decides what the engine says; `load` is the model with its settings."""
+    sampling = request.sampling if request.sampling.temperature else None
+    files = (part for file in request.files for part in (file.path, file.text))
+    return _digest(repr(load), repr(sampling), request.suffix, *files)
 
 
 def _key(completion: Completion) -> str:
     """What tells one run from another: which requests may share it, and which of them crash the engine."""
     request = completion.request
-    place = completion.place or _place(request, completion.target)
     limits = (request.max_tokens, request.budget_tokens, len(completion.known_text))
-    return _digest(place, request.prefix, *map(str, limits))
+    return _digest(_place(request, completion.target), request.prefix, *map(str, limits))
 
 
 def _digest(*parts: str | None) -> str:

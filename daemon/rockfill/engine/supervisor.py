@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rockfill.compat.runtime_log import facts_of, load_failed, problem_of
 from rockfill.engine import events as ev
@@ -151,7 +151,7 @@ class Supervisor:
         self._tickets = 0
         self._generations: dict[int, Generation] = {}
         self._ready: dict[int, asyncio.Future[None]] = {}
-        self._tokenized: dict[int, asyncio.Future[tuple[int, ...]]] = {}
+        self._asked: dict[int, asyncio.Future[Any]] = {}  # what is no run: tokens and texts
         self._snapshot = EngineSnapshot(Phase.STOPPED)
         self.tokens_per_second: float | None = None
         self.loaded: messages.Load | None = None  # what the present worker, or the last one, was told to load
@@ -217,17 +217,25 @@ class Supervisor:
 
     async def tokenize(self, text: str) -> tuple[int, ...]:
         """The loaded model's ids of ordinary `text`, once the engine is between runs. Raises `engine_stopped`."""
+        token_ids: tuple[int, ...] = await self._ask(lambda ticket: messages.Tokenize(ticket, text))
+        return token_ids
+
+    async def detokenize(self, token_ids: tuple[int, ...]) -> str:
+        """The text of `token_ids`, likewise. Raises `engine_stopped`, or `invalid_value` for an id that is none."""
+        text: str = await self._ask(lambda ticket: messages.Detokenize(ticket, token_ids))
+        return text
+
+    async def _ask(self, question: Callable[[int], messages.Tokenize | messages.Detokenize]) -> Any:
         if self._state.phase not in (Phase.READY, Phase.BUSY):
             raise NOT_LOADED.raised()
         self._tickets += 1
         ticket = self._tickets
-        settled: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
-        self._tokenized[ticket] = settled
-        self._tell(messages.Tokenize(ticket, text))
+        self._asked[ticket] = settled = asyncio.get_running_loop().create_future()
+        self._tell(question(ticket))
         try:
             return await settled
         finally:
-            del self._tokenized[ticket]
+            del self._asked[ticket]
 
     def unload(self) -> None:
         self._queue.put_nowait(ev.Unload())
@@ -356,7 +364,7 @@ class Supervisor:
         state = self._state
         loaded = state.phase in (Phase.READY, Phase.BUSY)
         if not loaded:
-            self._give_up_tokenizing(NOT_LOADED, *self._tokenized)
+            self._give_up_asking(NOT_LOADED, *self._asked)
         retrying = state.deadline is not None and state.deadline.limit is machine.Limit.RETRY
         snapshot = EngineSnapshot(
             phase=state.phase,
@@ -374,8 +382,8 @@ class Supervisor:
                 log.warning("engine %s: %s", snapshot.phase, snapshot.problem.message)
             self._changed(snapshot)
 
-    def _give_up_tokenizing(self, problem: ProblemInfo, *tickets: int) -> None:
-        for settled in map(self._tokenized.get, tickets):
+    def _give_up_asking(self, problem: ProblemInfo, *tickets: int) -> None:
+        for settled in map(self._asked.get, tickets):
             if settled is not None and not settled.done():
                 settled.set_exception(problem.raised())
 
@@ -407,8 +415,8 @@ class Supervisor:
             case messages.Failed(None):
                 # What the library printed before was written before; one turn of the loop later it has been read.
                 asyncio.get_running_loop().call_soon(self._load_failed, epoch, message.problem)
-            case messages.Failed(ticket) if ticket in self._tokenized:
-                self._give_up_tokenizing(message.problem, ticket)
+            case messages.Failed(ticket) if ticket in self._asked:
+                self._give_up_asking(message.problem, ticket)
             case messages.Failed(ticket):
                 assert ticket is not None
                 asyncio.get_running_loop().call_soon(self._run_failed, epoch, ticket, message.problem)
@@ -422,10 +430,10 @@ class Supervisor:
             case messages.Pong():
                 self._queue.put_nowait(ev.PongCame(epoch))
                 self._recycle_if_grown(epoch)
-            case messages.Tokenized(ticket, token_ids):
-                settled = self._tokenized.get(ticket)
+            case messages.Tokenized(ticket, answer) | messages.Detokenized(ticket, answer):
+                settled = self._asked.get(ticket)
                 if settled is not None and not settled.done():
-                    settled.set_result(token_ids)
+                    settled.set_result(answer)
 
     def _in_worker(self, ticket: int) -> Generation | None:
         """The generation that runs under `ticket`; None if none does, and whatever a worker says of it is idle talk."""

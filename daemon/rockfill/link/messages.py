@@ -69,6 +69,15 @@ class Tokenize:
 
 
 @dataclass(frozen=True, slots=True)
+class Detokenize:
+    """Ask for the text that ids stand for; answered with `Detokenized`."""
+
+    TYPE: ClassVar = "detokenize"
+    id: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """Complete between `prefix` and `suffix`, or, where `suffix` is None, continue `prefix` plainly.
 
@@ -132,6 +141,13 @@ class Tokenized:
 
 
 @dataclass(frozen=True, slots=True)
+class Detokenized:
+    TYPE: ClassVar = "detokenized"
+    id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """Request `id` starts now, with a prompt of `prompt_tokens`; `ignored` names what could not be honoured."""
 
@@ -187,7 +203,7 @@ class Failed:
         return ProblemInfo(self.code, self.message, self.advice, self.detail)
 
 
-ToWorker = Load | Tokenize | Generate | Abort | Ping
-ToDaemon = Hello | Loaded | Tokenized | Accepted | Token | Done | Pong | Failed
-TO_WORKER: tuple[type[ToWorker], ...] = (Load, Tokenize, Generate, Abort, Ping)
-TO_DAEMON: tuple[type[ToDaemon], ...] = (Hello, Loaded, Tokenized, Accepted, Token, Done, Pong, Failed)
+ToWorker = Load | Tokenize | Detokenize | Generate | Abort | Ping
+ToDaemon = Hello | Loaded | Tokenized | Detokenized | Accepted | Token | Done | Pong | Failed
+TO_WORKER: tuple[type[ToWorker], ...] = (Load, Tokenize, Detokenize, Generate, Abort, Ping)
+TO_DAEMON: tuple[type[ToDaemon], ...] = (Hello, Loaded, Tokenized, Detokenized, Accepted, Token, Done, Pong, Failed)

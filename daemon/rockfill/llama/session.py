@@ -72,6 +72,10 @@ class LlamaSession:
     def tokenize(self, text: str) -> list[int]:
         return self._tokens(text, special=False)
 
+    def detokenize(self, token_ids: list[int]) -> str:
+        text: str = self._http.post("/detokenize", {"tokens": token_ids})["content"]
+        return text
+
     def token_id(self, marker: str) -> int | None:
         ids = self._tokens(marker, special=True)
         return ids[0] if len(ids) == 1 else None

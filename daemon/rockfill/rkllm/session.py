@@ -101,6 +101,9 @@ class RkllmSession:
     def tokenize(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
 
+    def detokenize(self, token_ids: list[int]) -> str:
+        return self._tokenizer.decode(token_ids)
+
     def token_id(self, marker: str) -> int | None:
         return self._tokenizer.token_id(marker)
 

@@ -59,6 +59,11 @@ class ModelTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def decode(self, token_ids: list[int]) -> str:
+        """The text of ids, control tokens written out."""
+        text: str = self._tokenizer.decode(token_ids, skip_special_tokens=False)
+        return text
+
     def token_id(self, text: str) -> int | None:
         found: int | None = self._tokenizer.token_to_id(text)
         return found

@@ -149,6 +149,7 @@ def _from_manifest(directory: Path) -> Target:
         demonstration=manifest.demonstration,
         aliases=manifest.aliases,
         size_bytes=_size_bytes(directory / manifest.file),
+        quantisation=manifest.quantisation,
     )
 
 

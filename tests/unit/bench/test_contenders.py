@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rockfill.completion import cache
 from rockfill.completion.scheduler import Arrival, Priority, Supersede
 from rockfill.completion.service import CompletionRequest
 from rockfill.snapshots import Phase
@@ -44,7 +45,7 @@ def test_what_does_not_share_queues_the_same_twice(*, shares: bool) -> None:
 def test_what_does_not_remember_finds_nothing() -> None:
     for remembers in (True, False):
         memory = parts(Contender(remembers=remembers))["TypedAhead"](10_000)
-        memory.remember("place", "a = ", "b", 1, complete=True)
+        memory.remember("place", cache.Entry("a = ", "b", 1, complete=True))
         assert (memory.find("place", "a = ") is not None) is remembers
 
 

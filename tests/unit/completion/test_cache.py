@@ -3,12 +3,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rockfill.completion.cache import ENTRIES_PER_PLACE, Remembered, TypedAhead
+from rockfill.completion.cache import ENTRIES_PER_PLACE, Entry, Remembered, TypedAhead
 
 
 def known(text: str, *, complete: bool = True) -> TypedAhead:
     memory = TypedAhead(10_000)
-    memory.remember("here", "x = ", text, len(text), complete=complete)
+    memory.remember("here", Entry("x = ", text, len(text), complete))
     return memory
 
 
@@ -37,20 +37,20 @@ def test_an_empty_completion_is_an_answer() -> None:
 
 def test_of_several_entries_the_one_that_knows_most_answers() -> None:
     memory = known("foo", complete=False)
-    memory.remember("here", "x = f", "oo(bar)", 7, complete=True)
+    memory.remember("here", Entry("x = f", "oo(bar)", 7, complete=True))
     assert memory.find("here", "x = fo") == Remembered("o(bar)", 6, complete=True)
 
 
 def test_a_shorter_or_cut_entry_does_not_replace_a_longer_or_whole_one() -> None:
     memory = known("foo(bar)")
-    memory.remember("here", "x = ", "foo", 3, complete=False)
-    memory.remember("here", "x = ", "foo(bar) + 1", 12, complete=False)
+    memory.remember("here", Entry("x = ", "foo", 3, complete=False))
+    memory.remember("here", Entry("x = ", "foo(bar) + 1", 12, complete=False))
     assert memory.find("here", "x = ") == Remembered("foo(bar)", 8, complete=True)
 
 
 def test_a_longer_one_replaces_a_cut_one() -> None:
     memory = known("foo", complete=False)
-    memory.remember("here", "x = ", "foo(bar)", 8, complete=True)
+    memory.remember("here", Entry("x = ", "foo(bar)", 8, complete=True))
     assert memory.find("here", "x = ") == Remembered("foo(bar)", 8, complete=True)
     assert memory.chars == len("x = foo(bar)")
 
@@ -58,18 +58,18 @@ def test_a_longer_one_replaces_a_cut_one() -> None:
 def test_the_place_used_longest_ago_is_forgotten_first_and_a_giant_never_kept() -> None:
     memory = TypedAhead(100)
     for place in "abcd":
-        memory.remember(place, "p" * 15, "t" * 10, 10, complete=True)
+        memory.remember(place, Entry("p" * 15, "t" * 10, 10, complete=True))
     memory.find("a", "p" * 15)
-    memory.remember("e", "p" * 15, "t" * 10, 10, complete=True)
+    memory.remember("e", Entry("p" * 15, "t" * 10, 10, complete=True))
     assert [place for place in "abcde" if memory.find(place, "p" * 15)] == ["a", "c", "d", "e"]
-    memory.remember("f", "p" * 20, "t" * 10, 10, complete=True)
+    memory.remember("f", Entry("p" * 20, "t" * 10, 10, complete=True))
     assert memory.find("f", "p" * 20) is None
 
 
 def test_a_place_keeps_its_last_few() -> None:
     memory = TypedAhead(10_000)
     for number in range(ENTRIES_PER_PLACE + 1):
-        memory.remember("here", str(number), "text", 4, complete=True)
+        memory.remember("here", Entry(str(number), "text", 4, complete=True))
     assert memory.find("here", "0") is None
     assert memory.find("here", "1") is not None
 
@@ -80,7 +80,7 @@ def test_it_never_answers_with_anything_that_was_not_said_and_stays_bounded(
 ) -> None:
     memory = TypedAhead(120)
     for place, prefix, text, complete in said:
-        memory.remember(place, prefix, text, len(text), complete=complete)
+        memory.remember(place, Entry(prefix, text, len(text), complete))
         assert 0 <= memory.chars <= 120
     for place, prefix, _, _ in said:
         found = memory.find(place, prefix)

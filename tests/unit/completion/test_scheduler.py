@@ -153,7 +153,7 @@ def test_an_edit_of_the_same_client_supersedes_what_it_typed_before() -> None:
     [
         edit(2, client="another"),
         edit(2, client=""),
-        edit(2, priority=PLAIN),
+        edit(2, document=""),
         edit(2, document="something else entirely"),
         Arrival(2, TYPING, "editor", document=DOCUMENT + "x"),  # the same place once more
     ],

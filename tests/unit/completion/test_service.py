@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rockfill.completion.service import Completion, CompletionRequest, CompletionService
+from rockfill.bus import Event, Topic
+from rockfill.completion.service import FULL_PAUSE_S, Completion, CompletionRequest, CompletionService
 from rockfill.errors import Code, Problem
 from rockfill.link.messages import Trimmed
 from rockfill.session import Sampling
@@ -103,6 +104,7 @@ async def test_a_stop_text_across_chunks_ends_the_engine_s_run(
     script.says(text="one;; two" + "x" * 900, token_s=token_s)
     text, completion = await complete(service, request("a", stops=(";; ",)))
     assert (text, completion.result.finish_reason) == ("one", "stop")
+    assert (completion.result.ended, completion.result.stop) == ("stop", ";; ")
     await running.reaches(Phase.READY)
     if token_s:
         assert completion.result.generated_tokens < 900
@@ -110,15 +112,17 @@ async def test_a_stop_text_across_chunks_ends_the_engine_s_run(
 
 async def test_line_mode_ends_at_the_line(service: CompletionService, script: Script) -> None:
     script.says(text="a + b)\nreturn", tokens=4)
-    text, _ = await complete(service, request("f(", suffix=")\n", mode="line"))
+    text, completion = await complete(service, request("f(", suffix=")\n", mode="line"))
     assert text == "a + b"
+    assert (completion.result.ended, completion.result.stop) == ("line", "")
 
 
 async def test_the_stop_texts_of_the_family_apply(service: CompletionService, script: Script) -> None:
     script.says(text="x</code>y")
     starcoder = replace(script.target, family="starcoder")
     service._find_model = lambda name: starcoder
-    assert (await complete(service, request("a")))[0] == "x"
+    text, completion = await complete(service, request("a"))
+    assert (text, completion.result.ended, completion.result.stop) == ("x", "stop", "")  # nobody had asked for it
 
 
 async def test_a_failed_run_raises_its_problem_and_frees_the_turn(service: CompletionService, script: Script) -> None:
@@ -163,12 +167,22 @@ async def test_many_at_once_run_one_after_another_and_never_mix(service: Complet
     assert order == prompts
 
 
-async def test_a_full_queue_refuses_with_a_time_to_come_back(service: CompletionService, script: Script) -> None:
+async def test_a_full_queue_refuses_with_a_time_to_come_back_and_says_so_once(
+    service: CompletionService, script: Script
+) -> None:
+    told: list[Event] = []
+    service._bus.subscribe(told.append)
     task = await begun(service, script)
     waiting = [service.start(request("a")), service.start(request("b"))]
     assert service.queue_depth == 2
     problem = refusal(service, request("c"))
     assert (problem.code, problem.detail) == (Code.QUEUE_FULL, {"retry_after_s": 1})
+    refusal(service, request("d"))
+    [event] = told
+    assert (event.topic, event.type, event.value) == (Topic.EVENTS, "queue.full", {"waiting": 2, "refused": 1})
+    service._told_full_s -= FULL_PAUSE_S
+    refusal(service, request("e"))
+    assert told[-1].value == {"waiting": 2, "refused": 2}
     for completion in waiting:
         async with completion:
             pass

@@ -36,7 +36,9 @@ def service(running: Engine, script: Script) -> CompletionService:
 
 def key(prefix: str, **fields: object) -> CompletionRequest:
     """A key typed in an editor."""
-    wanted = CompletionRequest(prefix, suffix="\n", max_tokens=64, priority=Priority.TYPING, client="vim")
+    wanted = CompletionRequest(
+        prefix, suffix="\n", max_tokens=64, priority=Priority.TYPING, client="vim", supersedes=True
+    )
     return replace(wanted, **fields)  # type: ignore[arg-type] # of any field
 
 

@@ -32,6 +32,21 @@ async def test_a_loaded_model_gives_the_ids_of_ordinary_text(running: Engine, sc
     assert running.supervisor.snapshot.phase is Phase.READY
 
 
+async def test_ids_become_text_again_control_tokens_written_out(running: Engine, script: Script) -> None:
+    await running.supervisor.ensure_ready(script.target)
+    assert await running.supervisor.detokenize((*IDS, 1, *IDS)) == "ab<eos>ab"
+    assert await running.supervisor.detokenize(()) == ""
+
+
+@pytest.mark.parametrize("token", [-1, 1 << 40])
+async def test_an_id_that_is_none_never_reaches_the_engine(running: Engine, script: Script, token: int) -> None:
+    await running.supervisor.ensure_ready(script.target)
+    with pytest.raises(Problem, match=str(token)) as caught:
+        await running.supervisor.detokenize((*IDS, token))
+    assert caught.value.code is Code.INVALID_VALUE
+    assert running.supervisor.snapshot.phase is Phase.READY
+
+
 async def test_without_a_model_there_are_none(running: Engine) -> None:
     with pytest.raises(Problem) as caught:
         await running.supervisor.tokenize("ab")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rockfill.api.commands import complete, config, connection, engine, selftest
+from rockfill.api.commands import complete, config, connection, engine, evaluations, selftest
 
 if TYPE_CHECKING:
     from rockfill.api.commands.table import Command
@@ -25,6 +25,8 @@ COMMANDS: tuple[Command, ...] = (
     engine.list_models,
     config.get,
     selftest.run,
+    evaluations.keep,
+    evaluations.list_results,
     connection.subscribe,
     connection.unsubscribe,
     connection.ping,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
+from rockfill.completion.scheduler import Priority
 from rockfill.decode import MaxLength, Range
 from rockfill.errors import Code, Problem
 from rockfill.fim.recognise import recognise
@@ -31,6 +32,11 @@ class Document:
     prefix: str
     suffix: str | None
     files: tuple[File, ...] = ()
+
+    @property
+    def priority(self) -> Priority:
+        """Only who sits at a keyboard wants something between what is there already."""
+        return Priority.PLAIN if self.suffix is None else Priority.TYPING
 
 
 def document(prompt: Prompt, suffix: str | None, files: tuple[File, ...] = ()) -> Document:

@@ -88,7 +88,7 @@ def details(target: Target) -> dict[str, Any]:
         "family": family,
         "families": [family] if family else [],
         "parameter_size": "",
-        "quantization_level": "",
+        "quantization_level": target.quantisation.upper(),
     }
 
 

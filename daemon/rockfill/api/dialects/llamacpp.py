@@ -30,7 +30,6 @@ from rockfill.api.server import Route, read_json
 from rockfill.completion.scheduler import Priority
 from rockfill.completion.service import CompletionRequest
 from rockfill.decode import MaxLength, Range, decode_request
-from rockfill.errors import Code, Problem
 from rockfill.link.messages import File
 from rockfill.session import Sampling
 from rockfill.snapshots import Phase
@@ -45,6 +44,9 @@ if TYPE_CHECKING:
     from rockfill.store.models import ModelStore
 
 Json = dict[str, Any]
+
+# What its server calls the ways in which a text can end; where it has no such way, the model is said to have ended it.
+STOP_TYPES = {"length": "limit", "time": "limit", "indent": "limit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,11 @@ class TokenizeBody:
     with_pieces: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class DetokenizeBody:
+    tokens: Annotated[tuple[int, ...], MaxLength(1 << 17)]
+
+
 class LlamaCpp:
     """The routes of the dialect."""
 
@@ -161,6 +168,7 @@ class LlamaCpp:
             n_indent=body.n_indent,
             priority=Priority.TYPING,
             client=client_of(request),
+            supersedes=True,
             predict_s=body.predict_s,
         )
         return await self._respond(request, body, wanted)
@@ -178,6 +186,8 @@ class LlamaCpp:
             sampling=body.sampling,
             stops=stops(body.stop),
             n_indent=body.n_indent,
+            priority=asked.priority,
+            client=client_of(request),
             predict_s=body.predict_s,
         )
         return await self._respond(request, body, wanted)
@@ -205,7 +215,8 @@ class LlamaCpp:
         return json_response({"tokens": ids})
 
     async def detokenize(self, request: web.Request) -> web.StreamResponse:
-        raise Problem(Code.NOT_IMPLEMENTED, "The engines do not turn tokens back into text.", "Keep the text.")
+        body = decode_request(DetokenizeBody, await read_json(request))
+        return json_response({"content": await self._supervisor.detokenize(body.tokens)})
 
     async def props(self, request: web.Request) -> web.StreamResponse:
         """Of the model that is loaded, or would be; `n_ctx` is 0 while none is."""
@@ -271,8 +282,8 @@ class _Reply:
             "prompt": self._wanted.prefix,
             "has_new_line": "\n" in text,
             "truncated": bool(result.trimmed),
-            "stop_type": "limit" if result.finish_reason == "length" else "eos",
-            "stopping_word": "",
+            "stop_type": STOP_TYPES.get(result.ended, "eos") if not result.stop else "word",
+            "stopping_word": result.stop,
             "tokens_cached": result.prompt_tokens + result.generated_tokens,
             "timings": _timings(result),
         }
@@ -318,7 +329,8 @@ def _timings(result: CompletionResult) -> Json:
     first_ms = timings.total_ms if timings.first_token_ms is None else timings.first_token_ms
     prompt_ms = max(0.0, first_ms - timings.queue_ms) if timings.prefill_ms is None else timings.prefill_ms
     predicted_ms = max(0.0, timings.total_ms - first_ms) if timings.decode_ms is None else timings.decode_ms
-    reused = result.reused_tokens or 0
+    asked = not result.from_memory or result.timings.prefill_ms is not None
+    reused = (result.reused_tokens or 0) if asked else result.prompt_tokens
     return {
         "cache_n": reused,
         **_rate("prompt", max(0, result.prompt_tokens - reused), prompt_ms),

@@ -45,7 +45,7 @@ class Mistral:
         body = decode_request(FimBody, await read_json(request))
         if body.seed is None:
             body = replace(body, seed=body.random_seed)
-        wanted = completion_request(body, default_tokens=None)
+        wanted = completion_request(request, body, default_tokens=None)
         return await respond(request, self._completions, wanted, _Reply, stream=body.stream)
 
 

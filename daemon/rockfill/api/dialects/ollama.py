@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from aiohttp import web
 
 from rockfill.access.tokens import Scope
-from rockfill.api.dialects.asking import Share, Stops, Temperature, document, limit, refuse, stops
+from rockfill.api.dialects.asking import Share, Stops, Temperature, client_of, document, limit, refuse, stops
 from rockfill.api.dialects.listing import capabilities, details, facts_of, listed_model, modified_at
 from rockfill.api.dialects.streaming import HOLE, NDJSON, extension, respond
 from rockfill.api.errors import dumps, json_response
@@ -133,6 +133,8 @@ class Ollama:
             max_tokens=limit(options.num_predict),
             sampling=Sampling(options.temperature, options.top_p, max(0, options.top_k), options.seed),
             stops=stops(options.stop),
+            priority=asked.priority,
+            client=client_of(request),
         )
         return await respond(request, self._completions, wanted, _Reply, stream=body.stream)
 

@@ -10,14 +10,26 @@ import json
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rockfill.access.tokens import Scope
 from rockfill.api.dialects import tabby
-from rockfill.api.dialects.asking import Count, Prompt, Share, Stops, Temperature, document, limit, refuse, stops
+from rockfill.api.dialects.asking import (
+    Count,
+    Prompt,
+    Share,
+    Stops,
+    Temperature,
+    client_of,
+    document,
+    limit,
+    refuse,
+    stops,
+)
 from rockfill.api.dialects.streaming import HOLE, SSE, extension, respond, usage
 from rockfill.api.errors import dumps
 from rockfill.api.server import Route, read_json
+from rockfill.completion.scheduler import Priority
 from rockfill.completion.service import CompletionRequest
 from rockfill.decode import MaxLength, Range, decode_request
 from rockfill.fim.output import Mode
@@ -41,12 +53,18 @@ class StreamOptions:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """What Rockfill understands beyond OpenAI's fields, under ``rockfill``."""
+    """What Rockfill understands beyond OpenAI's fields, under ``rockfill``.
+
+    `priority` None is "typing" for a request with a suffix, else "plain". `budget_tokens` is the most that its prompt
+    may have; 0 leaves that to the engine's speed for typing, and to the model's context for anything else.
+    """
 
     mode: Mode = "raw"
     files: Annotated[tuple[File, ...], MaxLength(256)] = ()
     n_indent: Annotated[int, Range(0, 1000)] = 0
     session: Annotated[str, MaxLength(200)] = ""
+    priority: Literal["typing", "plain", "background"] | None = None
+    budget_tokens: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +102,7 @@ class OpenAI:
         if tabby.asks(value):
             return await tabby.complete(request, value, self._completions)
         body = decode_request(CompletionBody, value)
-        wanted = completion_request(body, DEFAULT_TOKENS)
+        wanted = completion_request(request, body, DEFAULT_TOKENS)
 
         def reply_of(model: str) -> _Reply:
             return _Reply(model, include_usage=body.stream_options.include_usage)
@@ -92,14 +110,18 @@ class OpenAI:
         return await respond(request, self._completions, wanted, reply_of, stream=body.stream)
 
 
-def completion_request(body: CompletionBody, default_tokens: int | None) -> CompletionRequest:
-    """What `body` asks for, in the service's terms. Raises `unsupported` for what nobody here can do."""
+def completion_request(request: web.Request, body: CompletionBody, default_tokens: int | None) -> CompletionRequest:
+    """What `body` asks for, in the service's terms; without a session it supersedes nothing.
+
+    Raises `unsupported` for what nobody here can do.
+    """
     for name, value, only in (("n", body.n, 1), ("best_of", body.best_of, 1), ("echo", body.echo, False)):
         if value != only:
             raise refuse(name, f"only {json.dumps(only)} is supported")
     if body.logprobs:
         raise refuse("logprobs", "not supported, the engines do not give them")
     asked = document(body.prompt, body.suffix, body.rockfill.files)
+    said = body.rockfill.priority
     return CompletionRequest(
         prefix=asked.prefix,
         suffix=asked.suffix,
@@ -110,6 +132,9 @@ def completion_request(body: CompletionBody, default_tokens: int | None) -> Comp
         stops=stops(body.stop),
         mode=body.rockfill.mode,
         n_indent=body.rockfill.n_indent,
+        priority=asked.priority if said is None else Priority[said.upper()],
+        budget_tokens=body.rockfill.budget_tokens,
+        client=client_of(request),
         session=body.rockfill.session,
     )
 

@@ -9,7 +9,6 @@ from aiohttp import web
 
 from rockfill.api.errors import STATUS, dumps, info_of, json_response
 from rockfill.api.server import error_shape
-from rockfill.completion.scheduler import Priority
 from rockfill.completion.service import CompletionResult, Timings
 from rockfill.errors import Code, Problem
 from rockfill.link.messages import Trimmed
@@ -83,8 +82,8 @@ async def respond_whole(
 ) -> web.StreamResponse:
     """Run `wanted` and answer with what `whole` makes of its text and result.
 
-    A request of somebody typing that a newer one has superseded is answered as an empty completion: nobody looks at it
-    any more, and an editor would show an error.
+    An editor's request that a newer one has superseded is answered as an empty completion: nobody looks at it any more,
+    and an editor would show an error.
     """
     async with completions.start(wanted) as completion:
         reading = _Reading(completion)
@@ -93,7 +92,7 @@ async def respond_whole(
 
 
 class _Reading:
-    """A completion's text, then its result; one that was superseded while typing just ends."""
+    """A completion's text, then its result; an editor's that was superseded just ends."""
 
     def __init__(self, completion: Completion) -> None:
         self._completion = completion
@@ -104,8 +103,7 @@ class _Reading:
             async for text in self._completion:
                 yield text
         except Problem as problem:
-            typing = self._completion.request.priority is Priority.TYPING
-            if problem.code is not Code.SUPERSEDED or not typing:
+            if problem.code is not Code.SUPERSEDED or not self._completion.request.supersedes:
                 raise
             self.superseded = True
 
@@ -115,7 +113,8 @@ class _Reading:
             return self._completion.result
         return CompletionResult(
             model=self._completion.target.name,
-            finish_reason="stop",
+            ended="model",
+            stop="",
             prompt_tokens=0,
             generated_tokens=0,
             reused_tokens=None,
@@ -165,6 +164,7 @@ def extension(result: CompletionResult) -> dict[str, Any]:
     return {
         "trimmed": asdict(result.trimmed),
         "reused_tokens": result.reused_tokens,
+        "from_memory": result.from_memory,
         "ignored": list(result.ignored),
         "timings": {
             **asdict(result.timings),

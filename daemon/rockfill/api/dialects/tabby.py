@@ -87,6 +87,7 @@ async def complete(request: web.Request, value: object, completions: CompletionS
         mode="block",
         priority=Priority.TYPING,
         client=client_of(request),
+        supersedes=True,
     )
     return await respond_whole(completions, wanted, _whole)
 
