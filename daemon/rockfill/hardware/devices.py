@@ -1,0 +1,115 @@
+"""The devices whose clocks the kernel scales: NPU, DDR and GPU by devfreq, the processor's clusters by cpufreq.
+
+Everything here comes from the files themselves. A device is known by what the device tree calls it
+(`OF_COMPATIBLE_0` in its uevent), else by its name, and never by the name of the SoC.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from rockfill.hardware import sysfs
+from rockfill.hardware.cpus import clusters
+
+
+class Kind(StrEnum):
+    """What a device is."""
+
+    NPU = "npu"
+    CPU = "cpu"
+    DDR = "ddr"
+    GPU = "gpu"
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledDevice:
+    """One device. `name` is unique ("npu", "ddr", "gpu", "little", "big0"); frequencies are in Hz.
+
+    `unit_hz` is what one unit in its files means: devfreq counts in Hz, cpufreq in kHz.
+    """
+
+    name: str
+    kind: Kind
+    governor_path: Path
+    min_path: Path
+    max_path: Path
+    current_path: Path
+    unit_hz: int
+    governors: tuple[str, ...]
+    frequencies_hz: tuple[int, ...]
+
+    @property
+    def writable(self) -> bool:
+        """Whether this process may set its governor and both limits."""
+        return all(os.access(path, os.W_OK) for path in (self.governor_path, self.min_path, self.max_path))
+
+
+_DEVFREQ_KINDS = (("npu", Kind.NPU), ("dmc", Kind.DDR), ("gpu", Kind.GPU), ("mali", Kind.GPU))
+
+
+def scaled_devices() -> tuple[ScaledDevice, ...]:
+    """Those that are there: NPU, clusters, DDR, GPU."""
+    found: list[ScaledDevice] = []
+    for entry in sysfs.entries(sysfs.root() / "sys/class/devfreq"):
+        kind = _devfreq_kind(entry)
+        if kind is not None and all(device.kind is not kind for device in found):
+            found.append(_devfreq(entry, kind))
+    for cluster in clusters():
+        if cluster.policy is not None:
+            policy = sysfs.root() / f"sys/devices/system/cpu/cpufreq/policy{cluster.policy}"
+            found.append(_cpufreq(policy, cluster.name))
+    order = list(Kind)
+    return tuple(sorted(found, key=lambda device: order.index(device.kind)))
+
+
+def _devfreq_kind(entry: Path) -> Kind | None:
+    uevent = sysfs.read_text(entry / "device/uevent") or ""
+    compatible = next((line for line in uevent.splitlines() if line.startswith("OF_COMPATIBLE_0=")), "")
+    for text in (compatible.lower(), entry.name.lower()):
+        for word, kind in _DEVFREQ_KINDS:
+            if word in text:
+                return kind
+    return None
+
+
+def _devfreq(entry: Path, kind: Kind) -> ScaledDevice:
+    return ScaledDevice(
+        name=kind.value,
+        kind=kind,
+        governor_path=entry / "governor",
+        min_path=entry / "min_freq",
+        max_path=entry / "max_freq",
+        current_path=entry / "cur_freq",
+        unit_hz=1,
+        governors=_words(entry / "available_governors"),
+        frequencies_hz=_numbers(entry / "available_frequencies", 1),
+    )
+
+
+def _cpufreq(policy: Path, name: str) -> ScaledDevice:
+    frequencies = _numbers(policy / "scaling_available_frequencies", 1000)
+    if not frequencies:  # drivers that take any frequency, such as intel_pstate, tell only the ends
+        ends = (sysfs.read_int(policy / "cpuinfo_min_freq"), sysfs.read_int(policy / "cpuinfo_max_freq"))
+        frequencies = tuple(end * 1000 for end in ends if end is not None)
+    return ScaledDevice(
+        name=name,
+        kind=Kind.CPU,
+        governor_path=policy / "scaling_governor",
+        min_path=policy / "scaling_min_freq",
+        max_path=policy / "scaling_max_freq",
+        current_path=policy / "scaling_cur_freq",
+        unit_hz=1000,
+        governors=_words(policy / "scaling_available_governors"),
+        frequencies_hz=frequencies,
+    )
+
+
+def _words(path: Path) -> tuple[str, ...]:
+    return tuple((sysfs.read_text(path) or "").split())
+
+
+def _numbers(path: Path, unit_hz: int) -> tuple[int, ...]:
+    return tuple(sorted({int(word) * unit_hz for word in _words(path) if word.isdigit()}))

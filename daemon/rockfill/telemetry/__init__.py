@@ -1,0 +1,1 @@
+"""The machine's and the engine's figures over time."""

@@ -1,0 +1,164 @@
+"""Takes samples as often as somebody wants them, keeps what they were, and says what can't be read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rockfill.bus import Event, Topic
+from rockfill.hardware.own_thread import MOST_LEFT_BEHIND, OwnThread
+from rockfill.hardware.sampler import KEYS, Sample, Taken
+from rockfill.telemetry.history import History
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rockfill.bus import Bus
+    from rockfill.hardware.sampler import Sampler
+
+log = logging.getLogger(__name__)
+
+BUSY_S = 1.0
+IDLE_S = 60.0
+
+# Whoever asked looks for so long: a page or a terminal that asks once a second is not to wait for each sample.
+LOOK_S = 10.0
+
+# Sensors on a slow bus need some milliseconds. What needs this long has hung.
+SAMPLE_TIMEOUT_S = 2.0
+
+# At most one line in the journal and one event per source in that time.
+REPORT_PAUSE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFigures:
+    """What the engine and the queue say of themselves; None where nothing was measured. `working` asks for samples."""
+
+    working: bool
+    worker_pid: int | None
+    tokens_per_second: float | None
+    first_token_s: float | None
+    queue_depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """One sample: Unix time, and a value for each key, of the engine's too."""
+
+    time_s: float
+    figures: Sample
+
+
+class Telemetry:
+    """The one sampler of the appliance. `run` must be running for samples to be taken."""
+
+    def __init__(self, sampler: Sampler, engine: Callable[[], EngineFigures], bus: Bus) -> None:
+        """`engine` is asked at every sample, in the event loop."""
+        self._sampler = sampler
+        self._thread = OwnThread("sampler")
+        self._engine = engine
+        self._bus = bus
+        self.history = History()
+        self.failures: Mapping[str, str] = {}  # what the last sample lacks, and why
+        self._latest: Stats | None = None
+        self._watchers = 0
+        self._looked_s = self._sampled_s = -math.inf
+        self._woken = asyncio.Event()
+        self._taking = asyncio.Lock()
+        self._reported_s: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Somebody looks as long as this lasts: there is a sample a second, and each is published."""
+        self._watchers += 1
+        self._woken.set()
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+
+    def engine_changed(self) -> None:
+        """The engine may have begun to work: then it is sampled at once."""
+        if self._engine().working:
+            self._woken.set()
+
+    async def look(self) -> Stats:
+        """The figures of now. Whoever asks counts as looking for the next seconds."""
+        self._looked_s = asyncio.get_running_loop().time()
+        self._woken.set()
+        return await self.stats()
+
+    async def stats(self) -> Stats:
+        """The figures of now, at most a second old, and no further samples for that: for who asks seldom."""
+        async with self._taking:
+            age_s = asyncio.get_running_loop().time() - self._sampled_s
+            return self._latest if self._latest is not None and age_s <= BUSY_S else await self._take()
+
+    async def run(self) -> None:
+        """Take samples until cancelled."""
+        try:
+            while True:
+                self._woken.clear()
+                wait_s = self._pause_s()
+                if wait_s > 0:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(wait_s):
+                            await self._woken.wait()
+                    continue
+                async with self._taking:
+                    stats = await self._take()
+                if self._interval_s() == BUSY_S:
+                    self._bus.publish(Event(Topic.STATS, "stats.sampled", asdict(stats)))
+        finally:
+            with contextlib.suppress(TimeoutError):
+                await self._thread.call(self._sampler.close, SAMPLE_TIMEOUT_S)
+            self._thread.close()
+
+    def _pause_s(self) -> float:
+        return self._sampled_s + self._interval_s() - asyncio.get_running_loop().time()
+
+    def _interval_s(self) -> float:
+        looked = asyncio.get_running_loop().time() - self._looked_s < LOOK_S
+        return BUSY_S if looked or self._watchers or self._engine().working else IDLE_S
+
+    async def _take(self) -> Stats:
+        self._sampled_s = asyncio.get_running_loop().time()
+        engine = self._engine()
+        taken = await self._read(engine.worker_pid)
+        own: Sample = {
+            "engine.tokens_per_second": engine.tokens_per_second,
+            "engine.first_token_s": engine.first_token_s,
+            "queue.depth": engine.queue_depth,
+        }
+        self._latest = Stats(round(time.time(), 3), {**taken.figures, **own})
+        self.history.add(self._latest.time_s, self._latest.figures)
+        self._report(taken.failures)
+        return self._latest
+
+    async def _read(self, worker_pid: int | None) -> Taken:
+        """A sample. A read that hangs costs `SAMPLE_TIMEOUT_S` once, and its figures until it returns."""
+        for _ in range(MOST_LEFT_BEHIND):
+            try:
+                return await self._thread.call(partial(self._sampler.sample, os.getpid(), worker_pid), SAMPLE_TIMEOUT_S)
+            except TimeoutError:
+                self._sampler.abandon()
+        return Taken(dict.fromkeys(KEYS), {"everything": "no read returns"})
+
+    def _report(self, failures: Mapping[str, str]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for source, reason in failures.items():
+            quiet = now_s - self._reported_s.get(source, -math.inf) < REPORT_PAUSE_S
+            if source in self.failures or quiet:
+                continue
+            self._reported_s[source] = now_s
+            log.warning("%s can't be read: %s", source, reason)
+            self._bus.publish(Event(Topic.EVENTS, "sensor.failed", {"source": source, "reason": reason}))
+        self.failures = failures
