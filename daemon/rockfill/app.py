@@ -38,6 +38,7 @@ from rockfill.api.dialects.tabby import Tabby
 from rockfill.api.health import Health
 from rockfill.api.pages import Pages
 from rockfill.api.server import Gate, Sessions, build
+from rockfill.api.stats import StatsOverHttp
 from rockfill.api.ws.connection import WebSockets
 from rockfill.api.ws.subscriptions import Subscriptions
 from rockfill.bus import Bus, Event, Topic
@@ -51,10 +52,13 @@ from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
 from rockfill.errors import Code, Problem
 from rockfill.evaluation.results import Results
+from rockfill.hardware.sampler import Sampler
 from rockfill.selftest.result import SelfTestResult, key_of
 from rockfill.selftest.runner import SelfTest
+from rockfill.snapshots import Phase
 from rockfill.store.models import Fallback, ModelStore, target_at
 from rockfill.store.runtimes import find_runtime
+from rockfill.telemetry.service import EngineFigures, Telemetry
 from rockfill.watchdog import ServiceManager, status_text
 
 if TYPE_CHECKING:
@@ -138,6 +142,9 @@ class _Appliance:
             first_token_target_s=config.completion.first_token_target_s,
         )
         gate = Gate(access, HostNames(socket.gethostname(), config.server.allowed_hosts), f"rockfill_{port}")
+        self._telemetry = Telemetry(
+            Sampler(state.path), partial(_engine_figures, self._supervisor, completions), self._bus
+        )
         services = {
             "bus": self._bus,
             "supervisor": self._supervisor,
@@ -148,12 +155,15 @@ class _Appliance:
             "selftest": SelfTest(self._supervisor),
             "events": self._history,
             "evaluations": Results(state.evaluations()),
+            "telemetry": self._telemetry,
         }
         dispatch = Dispatch(COMMANDS, services)
         snapshots = {
             Topic.ENGINE: lambda: engine_commands.changed(self._supervisor, completions, self._models),
+            Topic.STATS: lambda: self._telemetry.event,
         }
-        self._websockets = WebSockets(dispatch, gate, Subscriptions(self._bus, snapshots))
+        subscriptions = Subscriptions(self._bus, snapshots, self._watched)
+        self._websockets = WebSockets(dispatch, gate, subscriptions)
         routes = [
             *Pages(web_root).routes(),
             *Health(self._supervisor).routes(),
@@ -164,6 +174,7 @@ class _Appliance:
             *Tabby(self._models).routes(),
             *LlamaCpp(completions, self._models, self._supervisor).routes(),
             *Ollama(completions, self._models, self._supervisor, gate).routes(),
+            *StatsOverHttp(self._telemetry).routes(),
             *CommandsOverHttp(dispatch, gate).routes(),
             *ProtocolDocument().routes(),
             *self._websockets.routes(),
@@ -186,6 +197,7 @@ class _Appliance:
             background = [
                 tasks.create_task(self._manager.watchdog(self._supervisor.heartbeat), name="watchdog"),
                 tasks.create_task(self._keep_history(), name="history"),
+                tasks.create_task(self._telemetry.run(), name="telemetry"),
             ]
             await self._runner.setup()
             try:
@@ -218,9 +230,14 @@ class _Appliance:
         self._manager.status(status_text(snapshot, self._supervisor.tokens_per_second))
         if self._history.record(snapshot, self._supervisor.last_lines):
             self._history_changed.set()
+        self._telemetry.engine_changed()
         for event in self._herald.events(snapshot):
             self._bus.publish(event)
         self._bus.publish(engine_commands.changed(self._supervisor, self._completions, self._models))
+
+    def _watched(self, topic: Topic, subscribers: int) -> None:
+        if topic is Topic.STATS:
+            self._telemetry.watched(subscribers)
 
     async def _keep_history(self) -> None:
         """Write the history down a moment after it changed; a power cut costs at most that moment."""
@@ -308,6 +325,17 @@ async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str],
         runtime = f" on {facts.runtime}" if facts else ""
         note = ", a small demonstration model" if target.demonstration else ""
         say(f"Running {target.name}{note}{runtime}.")
+
+
+def _engine_figures(supervisor: Supervisor, completions: CompletionService) -> EngineFigures:
+    snapshot = supervisor.snapshot
+    return EngineFigures(
+        working=snapshot.phase in (Phase.STARTING, Phase.LOADING, Phase.BUSY),
+        worker_pid=snapshot.worker_pid,
+        tokens_per_second=supervisor.tokens_per_second,
+        first_token_s=completions.first_token_s,
+        queue_depth=completions.queue_depth,
+    )
 
 
 def _timeouts(engine: Engine) -> Timeouts:

@@ -59,6 +59,7 @@ class Route:
 ERROR_SHAPES: tuple[tuple[str, ErrorShape], ...] = (
     ("/v1/", openai_shape),
     ("/api/command/", command_shape),
+    ("/api/stats", command_shape),
     ("/api/", ollama_shape),
     *((path, llamacpp_shape) for path in ("/infill", "/completion", "/tokenize", "/detokenize", "/props", "/slots")),
 )

@@ -175,6 +175,7 @@ def split_at(position: str) -> tuple[str, str]:
 
 def client_for(arguments: argparse.Namespace) -> Client:
     """A client of the appliance that the arguments and the environment name."""
+
     url = arguments.url or os.environ.get("ROCKFILL_URL") or DEFAULT_URL
     token = os.environ.get("ROCKFILL_TOKEN") or read_token(paths.state_dir(arguments.state_dir))
     return Client(url, token)

@@ -88,6 +88,12 @@ def parser() -> argparse.ArgumentParser:
     _remote(status)
     status.set_defaults(run=("asking", "status"))
 
+    stats = commands.add_parser("stats", help="live figures of the machine and the engine")
+    stats.add_argument("-w", "--watch", action="store_true", help="go on, once a second")
+    stats.add_argument("--json", action="store_true", help="print them as JSON, with --watch an object a line")
+    _remote(stats)
+    stats.set_defaults(run=("figures", "stats"))
+
     logs = commands.add_parser("logs", help="what the engine printed last")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it prints more")
     logs.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="at most N lines (default 50)")

@@ -158,6 +158,7 @@ class CompletionService:
         self._refused = 0
         self._told_full_s = -FULL_PAUSE_S
         self.paused = False
+        self.first_token_s: float | None = None  # of the last request that the engine answered, waiting included
 
     @property
     def queue_depth(self) -> int:
@@ -515,6 +516,8 @@ class Completion:
             ended = finished.reason
         elif self._timed_out:
             ended = "time"
+        if first_s is not None and generation is not None:
+            self._service.first_token_s = round(first_s - self._arrived_s, 4)
         return CompletionResult(
             model=self.target.name,
             ended=ended,

@@ -14,9 +14,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from rockfill.hardware import sysfs
+from rockfill.hardware import memory, sysfs
 from rockfill.hardware.cpus import Cluster, clusters
 
 # A 64-bit BSP names the SoC last: "radxa,rock-5a", "rockchip,rk3588s".
@@ -128,18 +126,18 @@ def read_board(account: Account | None = None) -> Board:
     tree = _device_tree()
     compatible = _compatible(tree)
     soc = max((match[1] for name in compatible if (match := _ROCKCHIP.fullmatch(name))), key=len, default=None)
-    ram_bytes, swap_bytes = _memory()
+    sizes = memory.parse(sysfs.read_text(sysfs.root() / "proc/meminfo") or "")
     return Board(
         model=_device_tree_text(tree / "model") if tree else None,
         soc=soc,
         platform=soc.rstrip("abcdefghijklmnopqrstuvwxyz") if soc else None,
         kernel=sysfs.read_text(sysfs.root() / "proc/sys/kernel/osrelease") or None,
-        architecture=os.uname().machine,
+        architecture=sysfs.read_text(sysfs.root() / "proc/sys/kernel/arch") or os.uname().machine,  # a file since 6.1
         release=_release(),
         npu=_npu(tree, account or Account.mine()),
         clusters=clusters(),
-        ram_bytes=ram_bytes,
-        swap_bytes=swap_bytes,
+        ram_bytes=sizes.ram_total,
+        swap_bytes=sizes.swap_total,
         zram_bytes=sum(
             sysfs.read_int(entry / "disksize") or 0 for entry in sysfs.entries(sysfs.root() / "sys/block", "zram*")
         ),
@@ -224,15 +222,6 @@ def _node(node: str, account: Account) -> DeviceNode:
 
 
 # ---- the rest
-
-
-def _memory() -> tuple[int | None, int | None]:
-    """RAM and swap in all."""
-    psutil.PROCFS_PATH = str(sysfs.root() / "proc")
-    try:
-        return psutil.virtual_memory().total, psutil.swap_memory().total
-    except (OSError, KeyError, ValueError, RuntimeError):
-        return None, None
 
 
 def _disks() -> tuple[Disk, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rockfill.hardware import sysfs
+from rockfill.hardware import memory, sysfs
 from rockfill.hardware.cpus import Cluster, clusters
 from rockfill.hardware.devices import Kind, scaled_devices
 from rockfill.hardware.sysfs import KernelFile
@@ -28,6 +28,7 @@ Sample = dict[str, Value]
 # Where a figure stands: its key, and its place where that holds a list or an object.
 _Place = tuple[str, int | str | None]
 _Figures = Mapping[_Place, Number | None]
+_Parser = Callable[[str, tuple[_Place, ...]], _Figures]
 
 KEYS = (
     *("npu.load_percent", "npu.freq_hz", "npu.temp_celsius"),
@@ -41,6 +42,7 @@ KEYS = (
 
 # A sensor that reads colder or hotter is switched off, not there, or broken.
 _PLAUSIBLE_CELSIUS = (-40.0, 150.0)
+_PLAUSIBLE_HZ = 10**11
 
 # The zones that lie in the SoC, and the processor's among them; boards add those of their wireless chips and batteries.
 _IN_SOC = re.compile(r"soc|core|cpu|gpu|npu|center|ddr|pkg|package", re.IGNORECASE)
@@ -72,9 +74,10 @@ class Sampler:
 
     def __init__(self, disk: Path) -> None:
         """`disk` is a directory on the file system whose space is told."""
-        self._sources = list(_sources(disk))
+        self._disk = disk
+        self._sources: list[_Source] | None = None
         self._processes = {"daemon": _Process("daemon"), "worker": _Process("worker")}
-        self._sources += [process.source for process in self._processes.values()]
+        self.cluster_names: tuple[str, ...] = ()  # in the order of their figures; known after the first sample
         self._turn = threading.Lock()
         self._run = 0
         self._reading: _Source | None = None
@@ -82,6 +85,11 @@ class Sampler:
     def sample(self, daemon_pid: int | None, worker_pid: int | None) -> Taken:
         """The figures under all of `KEYS`, as they are now. Loads are of the time since the last sample."""
         self._run = run = self._run + 1
+        if self._sources is None:
+            groups = clusters()
+            self.cluster_names = tuple(group.name for group in groups)
+            self._sources = list(_sources(self._disk, groups))
+            self._sources += [process.source for process in self._processes.values()]
         self._processes["daemon"].pid, self._processes["worker"].pid = daemon_pid, worker_pid
         figures: dict[_Place, Number | None] = {}
         for source in self._sources:
@@ -114,12 +122,12 @@ class Sampler:
 
     def close(self) -> None:
         """Close its files, but for one that a read hangs in."""
-        for source in self._sources:
+        for source in self._sources or ():
             if not source.hangs:
                 source.close()
 
     def _failures(self) -> dict[str, str]:
-        return {source.name: source.failure for source in self._sources if source.failure is not None}
+        return {source.name: source.failure for source in self._sources or () if source.failure is not None}
 
 
 def _assembled(figures: _Figures) -> Sample:
@@ -152,16 +160,16 @@ def _hottest(zones: Mapping[str, Number | None], wanted: re.Pattern[str]) -> Num
 # ---- the sources
 
 
-def _sources(disk: Path) -> Iterator[_Source]:
+def _sources(disk: Path, groups: tuple[Cluster, ...]) -> Iterator[_Source]:
     root = sysfs.root()
     load = npu_load_file()
     if load is not None:
         yield _text("NPU load", load, _npu_load)
-    positions = {cluster.name: number for number, cluster in enumerate(clusters())}
+    positions = {cluster.name: number for number, cluster in enumerate(groups)}
     for device in scaled_devices():
         at = positions[device.name] if device.kind is Kind.CPU else None
         key = "cpu.cluster_freq_hz" if device.kind is Kind.CPU else f"{device.kind.value}.freq_hz"
-        yield _text(f"{device.name} frequency", device.current_path, _scaled(device.unit_hz, 0, 1e11), (key, at))
+        yield _text(f"{device.name} frequency", device.current_path, _hertz(device.unit_hz), (key, at))
     names: set[str] = set()
     for zone in sysfs.entries(root / "sys/class/thermal", "thermal_zone[0-9]*"):
         kind = sysfs.read_text(zone / "type") or zone.name
@@ -169,14 +177,14 @@ def _sources(disk: Path) -> Iterator[_Source]:
         names.add(name)
         places: list[_Place] = [("thermal.temp_celsius", name)]
         places += [(f"{unit}.temp_celsius", None) for unit in ("npu", "gpu") if unit in kind.lower()]
-        yield _text(f"thermal zone {name}", zone / "temp", _scaled(0.001, *_PLAUSIBLE_CELSIUS), *places)
+        yield _text(f"thermal zone {name}", zone / "temp", _celsius, *places)
     if sysfs.exists(root / "proc/stat"):
-        yield _CpuLoad(root / "proc/stat", clusters()).source
+        yield _CpuLoad(root / "proc/stat", groups).source
     if sysfs.exists(root / "proc/meminfo"):
-        places = [(f"{kind}.{what}_bytes", None) for kind in ("ram", "swap") for what in ("total", "used")]
-        yield _text("memory", root / "proc/meminfo", _memory, *places)
-    places = [("disk.total_bytes", None), ("disk.free_bytes", None)]
-    yield _Source("disk", lambda: _disk(disk), lambda: None, tuple(places))
+        sizes: list[_Place] = [(f"{kind}.{what}_bytes", None) for kind in ("ram", "swap") for what in ("total", "used")]
+        yield _text("memory", root / "proc/meminfo", _memory, *sizes)
+    space: list[_Place] = [("disk.total_bytes", None), ("disk.free_bytes", None)]
+    yield _Source("disk", lambda: _disk(disk), lambda: None, tuple(space))
 
 
 def npu_load_file() -> Path | None:
@@ -193,21 +201,27 @@ def npu_load_file() -> Path | None:
     return None
 
 
-def _text(name: str, path: Path, parse: Callable[[str, tuple[_Place, ...]], _Figures], *figures: _Place) -> _Source:
+def _text(name: str, path: Path, parse: _Parser, *figures: _Place) -> _Source:
     file = KernelFile(path)
     return _Source(name, lambda: parse(file.read(), figures), file.close, figures)
 
 
-def _scaled(factor: float, least: float, most: float) -> Callable[[str, tuple[_Place, ...]], _Figures]:
-    """One decimal number, times `factor`, within what is possible."""
-
+def _hertz(unit_hz: int) -> _Parser:
     def parse(text: str, figures: tuple[_Place, ...]) -> _Figures:
-        number = int(text) * factor
-        if not least <= number <= most:
+        hertz = int(text) * unit_hz
+        if not 0 <= hertz <= _PLAUSIBLE_HZ:
             raise ValueError
-        return dict.fromkeys(figures, number)
+        return dict.fromkeys(figures, hertz)
 
     return parse
+
+
+def _celsius(text: str, figures: tuple[_Place, ...]) -> _Figures:
+    least, most = _PLAUSIBLE_CELSIUS
+    celsius = int(text) / 1000
+    if not least <= celsius <= most:
+        raise ValueError
+    return dict.fromkeys(figures, celsius)
 
 
 _CORE = re.compile(r"Core(\d):\s*(\d+)%")
@@ -224,20 +238,11 @@ def _npu_load(text: str, _: tuple[_Place, ...]) -> _Figures:
     return {("npu.load_percent", core): percent for core, percent in cores}
 
 
-_MEMORY = re.compile(r"^(MemTotal|MemAvailable|SwapTotal|SwapFree):\s*(\d+) kB$", re.MULTILINE)
-
-
 def _memory(text: str, figures: tuple[_Place, ...]) -> _Figures:
-    """Used is what is not available, as the kernel reckons: caches that would be given up do not count."""
-    kb = {name: int(number) for name, number in _MEMORY.findall(text)}
-    if not kb:
+    parsed = memory.parse(text)
+    if parsed.ram_total is None:
         raise ValueError
-
-    def used(total: str, left: str) -> int | None:
-        return (kb[total] - kb[left]) * 1024 if total in kb and left in kb else None
-
-    totals = [kb[name] * 1024 if name in kb else None for name in ("MemTotal", "SwapTotal")]
-    values = (totals[0], used("MemTotal", "MemAvailable"), totals[1], used("SwapTotal", "SwapFree"))
+    values = (parsed.ram_total, parsed.ram_used, parsed.swap_total, parsed.swap_used)
     return dict(zip(figures, values, strict=True))
 
 

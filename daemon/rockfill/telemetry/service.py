@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from rockfill.hardware.sampler import KEYS, Sample, Taken
 from rockfill.telemetry.history import History
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
 
     from rockfill.bus import Bus
     from rockfill.hardware.sampler import Sampler
@@ -51,10 +52,13 @@ class EngineFigures:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """One sample: Unix time, and a value for each key, of the engine's too."""
+    """One sample: Unix time, and a value for each key, the engine's too. `clusters` names the processor's clusters in
+    the order of their figures; `failures` says what could not be read, and why."""
 
     time_s: float
     figures: Sample
+    clusters: tuple[str, ...]
+    failures: Mapping[str, str]
 
 
 class Telemetry:
@@ -67,7 +71,7 @@ class Telemetry:
         self._engine = engine
         self._bus = bus
         self.history = History()
-        self.failures: Mapping[str, str] = {}  # what the last sample lacks, and why
+        self._failures: Mapping[str, str] = {}
         self._latest: Stats | None = None
         self._watchers = 0
         self._looked_s = self._sampled_s = -math.inf
@@ -75,15 +79,16 @@ class Telemetry:
         self._taking = asyncio.Lock()
         self._reported_s: dict[str, float] = {}
 
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Somebody looks as long as this lasts: there is a sample a second, and each is published."""
-        self._watchers += 1
-        self._woken.set()
-        try:
-            yield
-        finally:
-            self._watchers -= 1
+    @property
+    def event(self) -> Event | None:
+        """The last sample as it is published, None before the first."""
+        return Event(Topic.STATS, "stats.sampled", asdict(self._latest)) if self._latest is not None else None
+
+    def watched(self, watchers: int) -> None:
+        """So many look from now on: while there are any there is a sample a second, and each is published."""
+        self._watchers = watchers
+        if watchers:
+            self._woken.set()
 
     def engine_changed(self) -> None:
         """The engine may have begun to work: then it is sampled at once."""
@@ -114,9 +119,9 @@ class Telemetry:
                             await self._woken.wait()
                     continue
                 async with self._taking:
-                    stats = await self._take()
-                if self._interval_s() == BUSY_S:
-                    self._bus.publish(Event(Topic.STATS, "stats.sampled", asdict(stats)))
+                    await self._take()
+                if self._interval_s() == BUSY_S and (event := self.event) is not None:
+                    self._bus.publish(event)
         finally:
             with contextlib.suppress(TimeoutError):
                 await self._thread.call(self._sampler.close, SAMPLE_TIMEOUT_S)
@@ -138,7 +143,8 @@ class Telemetry:
             "engine.first_token_s": engine.first_token_s,
             "queue.depth": engine.queue_depth,
         }
-        self._latest = Stats(round(time.time(), 3), {**taken.figures, **own})
+        figures = {**taken.figures, **own}
+        self._latest = Stats(round(time.time(), 3), figures, self._sampler.cluster_names, taken.failures)
         self.history.add(self._latest.time_s, self._latest.figures)
         self._report(taken.failures)
         return self._latest
@@ -156,9 +162,9 @@ class Telemetry:
         now_s = asyncio.get_running_loop().time()
         for source, reason in failures.items():
             quiet = now_s - self._reported_s.get(source, -math.inf) < REPORT_PAUSE_S
-            if source in self.failures or quiet:
+            if source in self._failures or quiet:
                 continue
             self._reported_s[source] = now_s
             log.warning("%s can't be read: %s", source, reason)
             self._bus.publish(Event(Topic.EVENTS, "sensor.failed", {"source": source, "reason": reason}))
-        self.failures = failures
+        self._failures = failures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rockfill.api.commands import complete, config, connection, engine, evaluations, selftest
+from rockfill.api.commands import complete, config, connection, engine, evaluations, selftest, stats
 
 if TYPE_CHECKING:
     from rockfill.api.commands.table import Command
@@ -27,6 +27,8 @@ COMMANDS: tuple[Command, ...] = (
     selftest.run,
     evaluations.keep,
     evaluations.list_results,
+    stats.get,
+    stats.history,
     connection.subscribe,
     connection.unsubscribe,
     connection.ping,

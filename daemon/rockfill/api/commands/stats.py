@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from rockfill.access.tokens import Scope
@@ -35,19 +34,15 @@ class HistoryParameters:
 @command("stats.get", scope=Scope.READ)
 async def get(_: NoParameters, telemetry: Telemetry) -> Json:
     """The figures of now. For ten seconds after each call they are taken once a second."""
-    stats = await telemetry.look()
-    return {"time_s": stats.time_s, "figures": stats.figures, "failures": dict(telemetry.failures)}
+    return asdict(await telemetry.look())
 
 
 @command("stats.history", scope=Scope.READ, parameters=HistoryParameters)
 async def history(parameters: HistoryParameters, telemetry: Telemetry) -> Json:
     """What the figures were, a column each. There are gaps of up to a minute where nobody looked and nothing ran."""
-    return {"resolution": parameters.resolution.value, "columns": await columns(parameters, telemetry)}
-
-
-async def columns(parameters: HistoryParameters, telemetry: Telemetry) -> Json:
-    """The history asked for. Up to 100,000 numbers: a thread makes them, as the event loop has tokens to pass on."""
     kept = telemetry.history
     ring = kept.seconds if parameters.resolution is Resolution.SECONDS else kept.minutes
     since_s = time.time() - parameters.last_s
-    return await asyncio.to_thread(partial(ring.rows, since_s, parameters.keys or None))
+    # Up to 100,000 numbers: a thread makes them, as the event loop has tokens to pass on.
+    columns = await asyncio.to_thread(ring.rows, since_s, parameters.keys or None)
+    return {"resolution": parameters.resolution.value, "columns": columns}

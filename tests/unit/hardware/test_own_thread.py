@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from rockfill.hardware.own_thread import MOST_LEFT_BEHIND, OwnThread
+
+
+def alive(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+async def test_results_and_errors_come_back() -> None:
+    thread = OwnThread("a")
+    assert await thread.call(lambda: 6 * 7, 5) == 42
+    with pytest.raises(ZeroDivisionError):
+        await thread.call(lambda: 1 // 0, 5)
+    ran_in = await thread.call(threading.current_thread, 5)
+    assert ran_in is await thread.call(threading.current_thread, 5)
+    assert ran_in.daemon  # the end of the process does not wait for it
+    thread.close()
+    ran_in.join(5)
+    assert not alive("a")
+
+
+async def test_a_timeout_that_the_function_itself_raises_leaves_nobody_behind() -> None:
+    def fail() -> None:
+        raise TimeoutError
+
+    thread = OwnThread("b")
+    with pytest.raises(TimeoutError):
+        await thread.call(fail, 5)
+    ran_in = await thread.call(threading.current_thread, 5)
+    with pytest.raises(TimeoutError):
+        await thread.call(fail, 5)
+    assert await thread.call(threading.current_thread, 5) is ran_in
+    thread.close()
+
+
+async def test_who_hangs_is_left_behind_and_ends_once_it_returns() -> None:
+    thread, released = OwnThread("c"), threading.Event()
+    with pytest.raises(TimeoutError):
+        await thread.call(released.wait, 0.05)
+    [hanging] = alive("c")
+    assert await thread.call(lambda: "next", 5) == "next"
+    assert len(alive("c")) == 2
+    released.set()
+    hanging.join(5)
+    assert not hanging.is_alive()
+    thread.close()
+
+
+async def test_there_is_an_end_to_leaving_behind() -> None:
+    thread, released = OwnThread("d"), threading.Event()
+    for _ in range(MOST_LEFT_BEHIND + 3):
+        with pytest.raises(TimeoutError):
+            await thread.call(released.wait, 0.01)
+    hanging = alive("d")
+    assert len(hanging) == MOST_LEFT_BEHIND
+    released.set()
+    for each in hanging:
+        each.join(5)
+    assert await thread.call(lambda: "again", 5) == "again"
+    thread.close()
+
+
+async def test_between_calls_it_never_wakes_up() -> None:
+    thread = OwnThread("e")
+    ran_in = await thread.call(threading.get_native_id, 5)
+    before, slept = -1, voluntary_switches(ran_in)
+    while before != slept:  # until it has fallen asleep
+        await asyncio.sleep(0.1)
+        before, slept = slept, voluntary_switches(ran_in)
+    await asyncio.sleep(1)
+    assert voluntary_switches(ran_in) == slept
+    assert await thread.call(threading.get_native_id, 5) == ran_in
+    assert voluntary_switches(ran_in) > slept
+    thread.close()
+
+
+def voluntary_switches(thread_id: int) -> int:
+    """How often it has gone to sleep."""
+    status = Path(f"/proc/self/task/{thread_id}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])

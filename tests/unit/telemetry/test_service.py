@@ -1,0 +1,216 @@
+"""When samples are taken, who is told, and what a source that fails costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import selectors
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rockfill.bus import Bus, Event, Topic
+from rockfill.hardware.sampler import Sampler
+from rockfill.telemetry import service
+from rockfill.telemetry.service import EngineFigures, Telemetry
+from tests.fakes.boards import Tree, armbian_vendor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+IDLE = EngineFigures(working=False, worker_pid=None, tokens_per_second=None, first_token_s=None, queue_depth=0)
+NPU_TEMP = "sys/class/thermal/thermal_zone6/temp"
+
+
+class Fixture:
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.engine = IDLE
+        self.events: list[Event] = []
+        bus = Bus()
+        bus.subscribe(self.events.append)
+        self.telemetry = Telemetry(Sampler(tree.root), lambda: self.engine, bus)
+
+    def of(self, topic: Topic) -> list[Event]:
+        return [event for event in self.events if event.topic is topic]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    monkeypatch.setenv("ROCKFILL_SYSFS_ROOT", str(tmp_path))
+    return armbian_vendor(tmp_path)
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer instead of waiting, and which counts these wake-ups.
+
+    While `busy` says that a thread owes an answer, it waits for that instead.
+    """
+
+    def __init__(self) -> None:
+        self.now_s, self.wake_ups = 1000.0, 0
+        self.busy: Callable[[], bool] = lambda: False
+        loop = self
+
+        class Selector(selectors.DefaultSelector):
+            def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+                ready = super().select(5 if loop.busy() and timeout != 0 else 0)
+                if not ready and timeout and not loop.busy():
+                    loop.now_s += timeout
+                    loop.wake_ups += 1
+                return ready
+
+        super().__init__(Selector())
+
+    def time(self) -> float:
+        return self.now_s
+
+
+def in_jumps(tree: Tree, scenario: Callable[[JumpingLoop, Fixture], Coroutine[Any, Any, None]]) -> None:
+    loop = JumpingLoop()
+
+    async def run() -> None:
+        fixture = Fixture(tree)
+        loop.busy = fixture.telemetry._taking.locked
+        task = asyncio.create_task(fixture.telemetry.run())
+        try:
+            await scenario(loop, fixture)
+        finally:
+            task.cancel()
+            loop.busy = lambda: not task.done()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    try:
+        loop.run_until_complete(run())
+    finally:
+        loop.close()
+
+
+def samples(fixture: Fixture) -> int:
+    return len(fixture.telemetry.history.seconds.rows(0, [])["time_s"])
+
+
+def test_with_nobody_looking_and_nothing_running_there_is_one_wake_up_a_minute(tree: Tree) -> None:
+    async def scenario(loop: JumpingLoop, fixture: Fixture) -> None:
+        await asyncio.sleep(30)  # one wake-up of the test's own
+        before = loop.wake_ups
+        await asyncio.sleep(3600)  # and another
+        assert loop.wake_ups - before == 60 + 1
+        assert samples(fixture) == 1 + 60
+        assert fixture.events == []
+
+    in_jumps(tree, scenario)
+
+
+def test_while_somebody_watches_there_is_a_sample_a_second_and_each_is_published(tree: Tree) -> None:
+    async def scenario(loop: JumpingLoop, fixture: Fixture) -> None:
+        await asyncio.sleep(30)
+        assert fixture.telemetry.event is not None
+        fixture.telemetry.watched(1)
+        await asyncio.sleep(10.5)
+        fixture.telemetry.watched(0)
+        assert samples(fixture) == 1 + 11
+        published = fixture.of(Topic.STATS)
+        assert len(published) == 11
+        assert {event.type for event in published} == {"stats.sampled"}
+        assert published[0].value["figures"]["npu.load_percent"] == [42, 7, 0]
+        await asyncio.sleep(600)
+        assert samples(fixture) == 1 + 11 + 10
+        assert len(fixture.of(Topic.STATS)) == 11
+
+    in_jumps(tree, scenario)
+
+
+def test_while_a_model_works_there_is_a_sample_a_second(tree: Tree) -> None:
+    async def scenario(loop: JumpingLoop, fixture: Fixture) -> None:
+        await asyncio.sleep(30)
+        fixture.engine = replace(IDLE, working=True, tokens_per_second=10.5, queue_depth=3)
+        fixture.telemetry.engine_changed()
+        await asyncio.sleep(4.5)
+        assert samples(fixture) == 1 + 5
+        last = fixture.of(Topic.STATS)[-1].value["figures"]
+        assert (last["engine.tokens_per_second"], last["engine.first_token_s"], last["queue.depth"]) == (10.5, None, 3)
+        fixture.engine = IDLE
+        fixture.telemetry.engine_changed()
+        await asyncio.sleep(59)
+        assert samples(fixture) == 1 + 5
+
+    in_jumps(tree, scenario)
+
+
+def test_who_asks_is_answered_at_once_and_looks_for_ten_seconds(tree: Tree) -> None:
+    async def scenario(loop: JumpingLoop, fixture: Fixture) -> None:
+        await asyncio.sleep(30)
+        first = await fixture.telemetry.look()
+        assert samples(fixture) == 2
+        assert await fixture.telemetry.look() is first
+        await asyncio.sleep(59.5)
+        assert samples(fixture) == 2 + 9
+
+    in_jumps(tree, scenario)
+
+
+def test_who_asks_seldom_causes_one_sample_each_time(tree: Tree) -> None:
+    async def scenario(loop: JumpingLoop, fixture: Fixture) -> None:
+        await asyncio.sleep(15)
+        for _ in range(10):
+            await fixture.telemetry.stats()
+            await asyncio.sleep(15)
+        assert samples(fixture) == 1 + 10
+
+    in_jumps(tree, scenario)
+
+
+def test_a_source_that_fails_again_and_again_is_told_once_an_hour(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(loop: JumpingLoop, fixture: Fixture) -> None:
+        def told() -> int:
+            assert len(fixture.of(Topic.EVENTS)) == len(caplog.records)
+            return len(caplog.records)
+
+        for minute in range(130):
+            await asyncio.sleep(60)
+            tree.put(NPU_TEMP, "garbage" if minute % 2 else "46300\n")
+            figures = (await fixture.telemetry.stats()).figures
+            assert figures["npu.temp_celsius"] in (46.3, None)
+        assert told() == 3
+        assert fixture.of(Topic.EVENTS)[0] == Event(
+            Topic.EVENTS,
+            "sensor.failed",
+            {"source": "thermal zone npu-thermal", "reason": "not what was expected there"},
+        )
+
+    with caplog.at_level(logging.WARNING):
+        in_jumps(tree, scenario)
+
+
+async def test_a_read_that_never_returns_costs_one_figure_and_the_appliance_goes_on(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "SAMPLE_TIMEOUT_S", 0.3)
+    for path in (NPU_TEMP, "sys/class/devfreq/dmc/cur_freq"):
+        (tree.root / path).unlink()
+        os.mkfifo(tree.root / path)
+    fixture = Fixture(tree)
+    task = asyncio.create_task(fixture.telemetry.run())
+    stats = await fixture.telemetry.look()
+    figures = stats.figures
+    assert (figures["npu.temp_celsius"], figures["ddr.freq_hz"], figures["npu.freq_hz"]) == (None, None, 10**9)
+    assert stats.failures == dict.fromkeys(("ddr frequency", "thermal zone npu-thermal"), "the read does not return")
+    assert len(fixture.of(Topic.EVENTS)) == 2
+    await asyncio.sleep(1.2)
+    assert (await fixture.telemetry.look()).figures["npu.load_percent"] == [42, 7, 0]
+    assert len(fixture.of(Topic.EVENTS)) == 2
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    for path in (NPU_TEMP, "sys/class/devfreq/dmc/cur_freq"):  # let the threads go
+        os.close(os.open(tree.root / path, os.O_WRONLY))
+    for thread in threading.enumerate():
+        if thread.name == "sampler":
+            thread.join(5)
