@@ -104,22 +104,28 @@ async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -
     web_root = paths.web_root(options.web_root)
     access = Access(state.token())
     listener = _listen(address)
-    try:
-        appliance = _Appliance(options, state, access, web_root, listener.getsockname()[1])
+    with contextlib.closing(listener), contextlib.closing(ServiceManager()) as manager:
+        appliance = _Appliance(options, state, access, web_root, listener.getsockname()[1], manager)
         await appliance.run(listener, address, say)
-    finally:
-        listener.close()
 
 
 class _Appliance:
     """Every service, built once and given just what it uses."""
 
-    def __init__(self, options: Options, state: StateDir, access: Access, web_root: Path, port: int) -> None:
+    def __init__(
+        self,
+        options: Options,
+        state: StateDir,
+        access: Access,
+        web_root: Path,
+        port: int,
+        manager: ServiceManager,
+    ) -> None:
         config = options.config
         self._options = options
         self._state = state
         self._token = state.token()
-        self._manager = ServiceManager()
+        self._manager = manager
         self._bus = Bus()
         self._herald = Herald()
         self._history = History(state.history())
