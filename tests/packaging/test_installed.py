@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(MAKE_S + BUILD_S + APT_S)
 
 
-@pytest.fixture(scope="module", params=["trixie", "bookworm"])
+@pytest.fixture(scope="module", params=["trixie"])
 def suite(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
