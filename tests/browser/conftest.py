@@ -31,7 +31,7 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: as long as Playwright is there, no other event loop can run
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         not_run("browser", "chromium is not installed")
@@ -82,7 +82,9 @@ def watch(context: BrowserContext, complaints: list[str]) -> list[str]:
             wrong.append(f"complained: {message.text}")
 
     def check_page(page: Page) -> None:
-        page.on("websocket", lambda socket: wrong.append(f"connected to {socket.url}") if HOST not in socket.url else None)
+        page.on(
+            "websocket", lambda socket: wrong.append(f"connected to {socket.url}") if HOST not in socket.url else None
+        )
 
     context.on("request", check_host)
     context.on("console", check_console)

@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from playwright.sync_api import expect
+from playwright.sync_api import WebSocketRoute, expect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from playwright.sync_api import Locator, Page, WebSocketRoute
+    from playwright.sync_api import FloatRect, Locator, Page
 
     from tests.appliance import Appliance
 
@@ -31,6 +31,7 @@ def sign_in(page: Page, appliance: Appliance, view: str = "complete") -> None:
     """Open the page with its token, show `view`, and wait for the engine."""
     page.goto(f"{address(appliance)}#token={appliance.token}")
     expect(state(page)).to_contain_text("Ready")
+    expect(editor(page)).to_be_visible()
     if view != "complete":
         page.get_by_role("navigation").get_by_role("link", name=view.capitalize()).click()
         expect(page.locator(f"#{view}")).to_be_visible()
@@ -147,11 +148,11 @@ def completion(*pieces: str, **report: Any) -> list[dict[str, Any]]:
     return [OK, *deltas, {"type": "complete.done", "text": "".join(pieces), **done, **report}]
 
 
-def boxes(locators: Iterable[Locator]) -> list[dict[str, float]]:
+def boxes(locators: Iterable[Locator]) -> list[FloatRect]:
     """Where they stand on the page."""
     found = []
     for locator in locators:
         box = locator.bounding_box()
         assert box is not None
-        found.append(dict(box))
+        found.append(box)
     return found

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
 from tests.browser.driving import (
     OK,
@@ -202,8 +202,8 @@ def test_files_are_opened_and_what_is_no_text_is_refused(page: Page, shared: App
     sign_in(page, shared)
     page.get_by_label("Open…").set_input_files(
         [
-            {"name": "lib.rs", "mimeType": "text/plain", "buffer": b"fn main() {\r\n}\r\n"},
-            {"name": "photo.png", "mimeType": "image/png", "buffer": b"\x89PNG\0\0"},
+            FilePayload(name="lib.rs", mimeType="text/plain", buffer=b"fn main() {\r\n}\r\n"),
+            FilePayload(name="photo.png", mimeType="image/png", buffer=b"\x89PNG\0\0"),
         ]
     )
     expect(page.get_by_role("tab")).to_have_text(["main.py", "lib.rs"])
@@ -274,7 +274,7 @@ def test_markup_in_a_completion_and_in_a_file_name_is_text(page: Page, shared: A
     markup = "<img src=x onerror='window.hit = true'><script>window.hit = true</script>"
     answer(page, {"complete.start": completion(markup[:9], markup[9:])})
     sign_in(page, shared)
-    page.get_by_label("Open…").set_input_files([{"name": f"{markup}.py", "mimeType": "text/x", "buffer": b""}])
+    page.get_by_label("Open…").set_input_files([FilePayload(name=f"{markup}.py", mimeType="text/x", buffer=b"")])
     ask_at_the_end_of(page, ADD)
     expect(status(page)).to_contain_text(markup)
     assert ghost(page).text_content() == markup

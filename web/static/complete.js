@@ -79,7 +79,7 @@ class CompleteView {
             ${repeat(this.#files, (file) => file, (file, at) => this.#tab(file, at))}
           </div>
           <button type="button" class="plain" title="New file" aria-label="New file" @click=${() => this.#add({ name: "untitled.py", text: "" })}>+</button>
-          <label class="button plain">Open…<input type="file" class="spoken" multiple @change=${({ target }) => { this.#openFiles(target.files); target.value = ""; }}></label>
+          <label class="button plain">Open…<input type="file" class="spoken" multiple @change=${({ target }) => { this.#openFiles([...target.files]); target.value = ""; }}></label>
         </div>
         ${this.#fileProblem || this.#full
           ? html`<p class="notice" role="alert">${this.#fileProblem} ${this.#full ? "The browser has no room left to keep these files: a reload would lose the last changes." : ""}</p>`
@@ -229,7 +229,7 @@ class CompleteView {
   #drop(event) {
     if (!event.dataTransfer?.files.length) return;
     event.preventDefault();
-    this.#openFiles(event.dataTransfer.files);
+    this.#openFiles([...event.dataTransfer.files]);
   }
 
   async #openFiles(files) {

@@ -4,6 +4,7 @@ import { ghostField, grew, show } from "./ghost.js";
 import { firstWord, Offer } from "./offer.js";
 import { EditorView, isolateHistory, keymap, Prec, Transaction } from "./vendor/editor.js";
 
+const MARGIN_PX = 8;
 const PAUSE_MS = 250; // after the last key; what is typed on while a completion runs costs the appliance its prefill
 
 /**
@@ -102,6 +103,7 @@ export class Completer {
       this.on.dropped(whole);
     } else if (after && (before?.rest !== after.rest || before.offer !== after.offer)) {
       this.on.shown(after.rest, after.offer);
+      view.requestMeasure(bringIntoView);
     }
     if (!docChanged) return;
     clearTimeout(this.#timer);
@@ -114,3 +116,16 @@ export class Completer {
     }, PAUSE_MS);
   }
 }
+
+/** Scrolls what is offered into view, its first line before all. */
+const bringIntoView = {
+  key: "ghost",
+  read(view) {
+    const ghost = view.contentDOM.querySelector(".ghost")?.getBoundingClientRect();
+    const { top, bottom } = view.scrollDOM.getBoundingClientRect();
+    return ghost ? Math.max(0, Math.min(ghost.bottom - bottom + MARGIN_PX, ghost.top - top)) : 0;
+  },
+  write(below, view) {
+    if (below) view.scrollDOM.scrollTop += below;
+  },
+};

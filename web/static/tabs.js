@@ -78,7 +78,7 @@ const LANGUAGES = {
   swift: "swift", toml: "toml", dockerfile: "dockerfile", csharp: "cs", kotlin: "kt kts", scala: "scala", dart: "dart",
   perl: "pl pm", r: "r", haskell: "hs", julia: "jl",
 };
-const BY_ENDING = new Map(Object.entries(LANGUAGES).flatMap(([language, endings]) => endings.split(" ").map((ending) => [ending, language])));
+export const ENDINGS = new Map(Object.entries(LANGUAGES).flatMap(([language, endings]) => endings.split(" ").map((ending) => [ending, language])));
 
 /** The language of a file's name, null if none is known. */
-export const languageOf = (name) => BY_ENDING.get(name.split(".").pop().toLowerCase()) ?? null;
+export const languageOf = (name) => ENDINGS.get(name.split(".").pop().toLowerCase()) ?? null;

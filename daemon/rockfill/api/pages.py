@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import mimetypes
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -19,8 +20,6 @@ from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import jinja2
 
 FOREVER = "public, max-age=31536000, immutable"  # safe, as the address changes with every byte of every file
 PACKED_ALREADY = frozenset({".woff2", ".png", ".webp"})
@@ -37,11 +36,11 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """Everything that a browser may get. `edition` names this very set of files."""
+    """Everything that a browser may get. `edition` names this very set of files; `render` makes the page."""
 
     edition: str
     files: dict[str, _File]
-    page: jinja2.Template
+    render: Callable[..., str]
 
 
 class Pages:
@@ -63,14 +62,14 @@ class Pages:
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """The page for a browser; Ollama's clients look here for whether "Ollama is running"."""
-        headers = {hdrs.VARY: "Accept"}
+        headers: dict[str, str] = {hdrs.VARY: "Accept"}
         if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
             return web.Response(text="Ollama is running", headers=headers)
         site = await asyncio.to_thread(self._site)
         nonce = secrets.token_urlsafe(16)  # for the styles that the code editor makes
         policy = SECURITY_HEADERS["Content-Security-Policy"]
         headers["Content-Security-Policy"] = f"{policy}; style-src 'self' 'nonce-{nonce}'"
-        text = site.page.render(version=__version__, static=f"static/{site.edition}", nonce=nonce)
+        text = site.render(version=__version__, static=f"static/{site.edition}", nonce=nonce)
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def static(self, request: web.Request) -> web.StreamResponse:
@@ -80,7 +79,7 @@ class Pages:
         found = site.files.get("/".join(part for part in (where.get("folder"), where["name"]) if part))
         if found is None or where["edition"] != site.edition:
             raise Problem(Code.NOT_FOUND, "There is no such file.", "Reload the page.")
-        headers = {hdrs.CACHE_CONTROL: FOREVER, hdrs.VARY: hdrs.ACCEPT_ENCODING}
+        headers: dict[str, str] = {hdrs.CACHE_CONTROL: FOREVER, hdrs.VARY: hdrs.ACCEPT_ENCODING}
         body = found.content
         if found.packed is not None and "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
             body = found.packed
@@ -95,13 +94,11 @@ def _read(root: Path) -> _Site:
         loader=jinja2.FileSystemLoader(root / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     static = root / "static"
-    files = {
-        path.relative_to(static).as_posix(): _file(path) for path in sorted(static.rglob("*")) if path.is_file()
-    }
+    files = {path.relative_to(static).as_posix(): _file(path) for path in sorted(static.rglob("*")) if path.is_file()}
     digest = hashlib.sha256()
     for name, file in files.items():
         digest.update(f"{name}\0{len(file.content)}\0".encode() + file.content)
-    return _Site(digest.hexdigest()[:16], files, environment.get_template("page.html"))
+    return _Site(digest.hexdigest()[:16], files, environment.get_template("page.html").render)
 
 
 def _file(path: Path) -> _File:
