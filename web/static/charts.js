@@ -28,6 +28,7 @@ export class Chart {
   /** Show `series` (`{ label, values }`, a value for each of `times`), the time axis from `from` to `to`. */
   draw(times, series, from, to) {
     this.shown = [times, series, from, to];
+    this.window = [from, to];
     const some = series.filter(({ values }) => values.some((value) => value !== null));
     this.#legend(some);
     const names = some.map(({ label }) => label).join("\0");
@@ -37,7 +38,6 @@ export class Chart {
       this.#drawn = names;
       this.#plot = new uPlot(this.#options(some), [[], ...some.map(() => [])], this.container.querySelector(".plot"));
     }
-    this.window = [from, to];
     this.#plot.setData([times, ...some.map(({ values }) => values)]);
   }
 
