@@ -45,6 +45,7 @@ from rockfill.bus import Bus, Event, Topic
 from rockfill.completion.service import CompletionService
 from rockfill.config import Address, Config, parse_address
 from rockfill.config import load as load_configuration
+from rockfill.downloads.libraries import board_facts, build_libraries
 from rockfill.engine.events import Timeouts
 from rockfill.engine.herald import Herald
 from rockfill.engine.history import History
@@ -57,7 +58,6 @@ from rockfill.selftest.result import SelfTestResult, key_of
 from rockfill.selftest.runner import SelfTest
 from rockfill.snapshots import Phase
 from rockfill.store.models import Fallback, ModelStore, target_at
-from rockfill.store.runtimes import find_runtime
 from rockfill.telemetry.service import EngineFigures, Telemetry
 from rockfill.watchdog import ServiceManager, status_text
 
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rockfill.config import Engine
+    from rockfill.downloads.libraries import Libraries
     from rockfill.engine.process import Listener
     from rockfill.link.messages import Load
     from rockfill.snapshots import EngineSnapshot, Target
@@ -84,8 +85,7 @@ HISTORY_PAUSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a start is given beside the configuration. `model` is a name, a path, or None for what was chosen;
-    without `say_token` the token is in none of the lines that are said."""
+    """What a start is given beside the configuration. `model` is a name, a path, or None for what was chosen."""
 
     config: Config
     config_path: Path | None = None
@@ -93,7 +93,6 @@ class Options:
     listen: str | None = None
     web_root: Path | None = None
     worker: Sequence[str] = WORKER
-    say_token: bool = True
 
 
 async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -> None:
@@ -106,45 +105,42 @@ async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -
     web_root = paths.web_root(options.web_root)
     access = Access(state.token())
     listener = _listen(address)
-    with contextlib.closing(listener), contextlib.closing(ServiceManager()) as manager:
-        appliance = _Appliance(options, state, access, web_root, listener.getsockname()[1], manager)
+    try:
+        appliance = _Appliance(options, state, access, web_root, listener.getsockname()[1])
         await appliance.run(listener, address, say)
+    finally:
+        listener.close()
 
 
 class _Appliance:
     """Every service, built once and given just what it uses."""
 
-    def __init__(
-        self,
-        options: Options,
-        state: StateDir,
-        access: Access,
-        web_root: Path,
-        port: int,
-        manager: ServiceManager,
-    ) -> None:
+    def __init__(self, options: Options, state: StateDir, access: Access, web_root: Path, port: int) -> None:
         config = options.config
         self._options = options
         self._state = state
         self._token = state.token()
-        self._manager = manager
+        self._manager = ServiceManager()
         self._bus = Bus()
         self._herald = Herald()
         self._history = History(state.history())
         self._history_changed = asyncio.Event()
         self._models = ModelStore([paths.bundled_models(), state.path / "models"])
         _choose(self._models, options.model, state.choices().model)
+        self._libraries = build_libraries(
+            config, state, self._models, self._bus, board_facts, arrived=self._model_arrived
+        )
         self._supervisor = Supervisor(
             partial(_spawn, options.worker),
             _timeouts(config.engine),
-            prepare_load=partial(_prepare_load, config, state),
+            prepare_load=partial(_prepare_load, config, state, self._libraries),
             changed=self._engine_changed,
             printed=lambda line: self._bus.publish(Event(Topic.LOGS, "engine.printed", {"line": line})),
             recycle_growth_bytes=config.engine.recycle_growth_mib << 20,
         )
         self._completions = completions = CompletionService(
             self._supervisor,
-            self._models.find,
+            self._libraries.models.find,
             max_queue=config.completion.max_queue,
             switch_idle_s=config.engine.switch_idle_s,
             first_token_target_s=config.completion.first_token_target_s,
@@ -162,12 +158,17 @@ class _Appliance:
             "configuration": config,
             "selftest": SelfTest(self._supervisor),
             "events": self._history,
+            "library": self._libraries.models,
+            "runtimes": self._libraries.runtimes,
+            "downloads": self._libraries.downloads,
+            "run_model": self._run_model,
             "evaluations": Results(state.evaluations()),
             "telemetry": self._telemetry,
         }
         dispatch = Dispatch(COMMANDS, services)
         snapshots = {
             Topic.ENGINE: lambda: engine_commands.changed(self._supervisor, completions, self._models),
+            Topic.DOWNLOADS: self._libraries.downloads.event,
             Topic.STATS: lambda: self._telemetry.event,
         }
         subscriptions = Subscriptions(self._bus, snapshots, self._watched)
@@ -188,6 +189,7 @@ class _Appliance:
             *self._websockets.routes(),
         ]
         self._in_flight: set[asyncio.Task[Any]] = set()
+        self._loads: set[asyncio.Task[None]] = set()
         self._runner = web.AppRunner(
             build(routes, gate, self._in_flight),
             handle_signals=False,
@@ -205,6 +207,7 @@ class _Appliance:
             background = [
                 tasks.create_task(self._manager.watchdog(self._supervisor.heartbeat), name="watchdog"),
                 tasks.create_task(self._keep_history(), name="history"),
+                tasks.create_task(self._libraries.run(), name="downloads"),
                 tasks.create_task(self._telemetry.run(), name="telemetry"),
             ]
             await self._runner.setup()
@@ -212,20 +215,19 @@ class _Appliance:
                 await web.SockSite(self._runner, listener).start()
                 log.info("listening on %s:%d", *listener.getsockname()[:2])
                 self._manager.ready()
-                loading = tasks.create_task(_load(self._supervisor, self._models, say), name="first load")
+                loading = tasks.create_task(self._first_load(say), name="first load")
                 background.append(loading)
                 stopping = tasks.create_task(stop.wait(), name="wait for stop")
                 await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
                 gc.collect()
                 gc.freeze()  # what is here now stays; no collection in the middle of an answer has to look at it
                 if not stop.is_set():
-                    token = self._token if self._options.say_token else None
-                    for line in _addresses(address, listener.getsockname()[1], token):
+                    for line in _addresses(address, listener.getsockname()[1], self._token):
                         say(line)
                 await stopping
             finally:
                 self._manager.stopping()
-                for task in background:
+                for task in (*background, *self._loads):
                     task.cancel()
                 self._websockets.close_when_idle()
                 if self._in_flight:
@@ -234,6 +236,24 @@ class _Appliance:
                 await self._runner.cleanup()
                 await engine
                 self._write_history()
+
+    async def _first_load(self, say: Callable[[str], None]) -> None:
+        wanted, chosen = self._libraries.models.wanted, self._models.chosen
+        if wanted is not None and chosen is not None and chosen.demonstration:
+            say(f"Fetching {wanted.reference}; it is loaded once it is here.")
+            return
+        await _load(self._supervisor, self._models, say)
+
+    def _model_arrived(self, target: Target) -> None:
+        self._run_model(target)
+
+    def _run_model(self, target: Target) -> None:
+        """Make a model that is here the chosen one, and load it in the background."""
+        self._models.choose(target)
+        self._bus.publish(engine_commands.changed(self._supervisor, self._completions, self._models))
+        task = asyncio.get_running_loop().create_task(_load(self._supervisor, self._models, log.info))
+        self._loads.add(task)
+        task.add_done_callback(self._loads.discard)
 
     def _engine_changed(self, snapshot: EngineSnapshot) -> None:
         self._manager.status(status_text(snapshot, self._supervisor.tokens_per_second))
@@ -277,17 +297,17 @@ class _Appliance:
 
 
 def _choose(models: ModelStore, wanted: str | None, remembered: str | None) -> None:
-    """Make the wanted model the chosen one: a path, a name, the remembered one, or the bundled one if it is there."""
+    """Make the wanted model the chosen one: a path, a name, the remembered one, or the bundled one."""
     if wanted is not None:
         is_path = "/" in wanted or wanted.lower().endswith((".gguf", ".rkllm")) or _exists(Path(wanted))
-        models.choose(target_at(Path(wanted)) if is_path else models.find(wanted))
-        return
-    for name in filter(None, (remembered, DEFAULT_MODEL)):
+        target = target_at(Path(wanted)) if is_path else models.find(wanted)
+    else:
         try:
-            models.choose(models.find(name))
-            return
-        except Problem as problem:  # the remembered one was removed meanwhile; the bundled one is a package of its own
+            target = models.find(remembered or DEFAULT_MODEL)
+        except Problem as problem:  # the remembered model was removed meanwhile
             log.warning("%s", problem.message)
+            target = models.find(DEFAULT_MODEL)
+    models.choose(target)
 
 
 def _exists(path: Path) -> bool:
@@ -297,13 +317,12 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _prepare_load(config: Config, state: StateDir, load: Load) -> Load:
+def _prepare_load(config: Config, state: StateDir, libraries: Libraries, load: Load) -> Load:
     """The load with what the configuration and the last selftest say; `runtime_missing` where the NPU has none."""
     if load.engine == "rkllm":
-        library = find_runtime(config.rkllm.library or os.environ.get("ROCKFILL_RKLLM_LIBRARY", ""), state.path)
         load = replace(
             load,
-            library=str(library),
+            library=str(libraries.runtimes.library_for(libraries.models.converter_of(load.path))),
             context_tokens=config.rkllm.context_tokens,
             base_domain_id=config.rkllm.base_domain_id,
             embed_flash=config.rkllm.embed_flash,
@@ -321,15 +340,13 @@ async def _spawn(argv: Sequence[str], listener: Listener) -> Child:
 async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str], None]) -> None:
     """Load the chosen model; where the NPU can't run it, the bundled one on the CPU instead, and say why."""
     target = models.chosen
-    if target is None:
-        say("No model is installed. Choose one on the page, or install the package rockfill-cpu to try Rockfill out.")
-        return
+    assert target is not None
     try:
         await supervisor.ensure_ready(target)
     except Problem as problem:
         say(f"The model {target.name} is not running: {problem.message} {problem.advice}".rstrip())
-        if target.engine == "rkllm" and (bundled := _bundled(models)) is not None:
-            models.choose(bundled, Fallback(target, problem.info))
+        if target.engine == "rkllm":
+            models.choose(models.find(DEFAULT_MODEL), Fallback(target, problem.info))
             await _load(supervisor, models, say)
     else:
         facts = supervisor.snapshot.facts
@@ -347,13 +364,6 @@ def _engine_figures(supervisor: Supervisor, completions: CompletionService) -> E
         first_token_s=completions.first_token_s,
         queue_depth=completions.queue_depth,
     )
-
-
-def _bundled(models: ModelStore) -> Target | None:
-    try:
-        return models.find(DEFAULT_MODEL)
-    except Problem:
-        return None
 
 
 def _timeouts(engine: Engine) -> Timeouts:
@@ -398,10 +408,8 @@ def _listen(address: Address) -> socket.socket:
         ) from None
 
 
-def _addresses(address: Address, port: int, token: str | None) -> list[str]:
+def _addresses(address: Address, port: int, token: str) -> list[str]:
     host = socket.gethostname() if address.everywhere else str(Address(address.host, port)).rpartition(":")[0]
-    if token is None:
-        return [f"Listening on http://{host}:{port}/; `sudo rockfill open` prints an address that lets you in."]
     return [
         "Open this address in a browser (it holds the token; keep it to yourself):",
         f"http://{host}:{port}/#token={token}",

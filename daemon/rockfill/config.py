@@ -62,11 +62,21 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Hub:
+    """Where models and runtimes are fetched from; `bandwidth_limit_mb_s` 0 is no limit."""
+
+    endpoint: str = "https://huggingface.co"
+    runtimes: str = "https://github.com/airockchip/rknn-llm"
+    bandwidth_limit_mb_s: Annotated[float, Range(0, 100_000)] = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     server: Server = field(default_factory=Server)
     engine: Engine = field(default_factory=Engine)
     rkllm: Rkllm = field(default_factory=Rkllm)
     completion: Completion = field(default_factory=Completion)
+    hub: Hub = field(default_factory=Hub)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,12 +67,26 @@ class Code(StrEnum):
     ADDRESS_IN_USE = "address_in_use"
     ADDRESS_UNAVAILABLE = "address_unavailable"
     STATE_DIR_UNUSABLE = "state_dir_unusable"
-    STATE_TOO_NEW = "state_too_new"
     ALREADY_RUNNING = "already_running"
     WEB_ROOT_MISSING = "web_root_missing"
     NO_DAEMON = "no_daemon"
     FILE_UNREADABLE = "file_unreadable"
     SANDBOX_MISSING = "sandbox_missing"
+
+    DISK_FULL = "disk_full"
+    OUT_OF_MEMORY = "out_of_memory"
+
+    # hub: where models and runtimes come from, and those that are here
+    HUB_UNREACHABLE = "hub_unreachable"
+    HUB_FAILED = "hub_failed"
+    HUB_RATE_LIMITED = "hub_rate_limited"
+    HUB_GATED = "hub_gated"
+    REPOSITORY_NOT_FOUND = "repository_not_found"
+    VARIANT_NOT_FOUND = "variant_not_found"
+    LICENCE_NOT_ACCEPTED = "licence_not_accepted"
+    DOWNLOAD_CORRUPT = "download_corrupt"
+    MODEL_FETCHING = "model_fetching"
+    NOT_REMOVABLE = "not_removable"
 
     # config
     CONFIG_INVALID = "config_invalid"

@@ -13,10 +13,11 @@ import json
 import os
 import secrets
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rockfill.decode import DecodeError, decode
+from rockfill.disk import write_atomically
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
@@ -28,11 +29,48 @@ STATE_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A variant that was chosen and may still have to be fetched: a file of a repository at a revision.
+
+    `reference` is how it was asked for; `forced` that it was wanted against advice. `tokenizer` names the repository
+    whose tokenizer goes with it, None for whichever is found.
+    """
+
+    reference: str
+    repository: str
+    file: str
+    revision: str | None = None
+    forced: bool = False
+    tokenizer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Choices:
-    """What people chose; `model` is the name of the model to run, None where nobody chose yet."""
+    """What people chose; None where nobody chose yet.
+
+    `model` is the name of the model to run, `wanted` the variant to fetch and then run in its place, `runtime` the
+    version of Rockchip's runtime to run models with, whatever they were made for.
+    """
 
     version: int = STATE_VERSION
     model: str | None = None
+    wanted: Wanted | None = None
+    runtime: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Somebody accepted a licence: `licence` as the Hub names it, for `repository` or its like, at `when_s`."""
+
+    key: str
+    licence: str
+    repository: str
+    when_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Acceptances:
+    accepted: tuple[Acceptance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +87,7 @@ class StateDir:
         self.path = path
         self._lock_fd = lock_fd
         self._selftests: dict[str, Any] | None = None
+        self._changing = threading.RLock()
 
     @classmethod
     def acquire(cls, path: Path) -> Self:
@@ -118,7 +157,7 @@ class StateDir:
             raise _unusable(self.path, error) from None
         if choices.version > STATE_VERSION:
             raise Problem(
-                Code.STATE_TOO_NEW,
+                Code.STATE_DIR_UNUSABLE,
                 f"{path} was written by a newer Rockfill (version {choices.version}, this one knows {STATE_VERSION}).",
                 "Upgrade Rockfill, or move that file away to start with the defaults.",
             )
@@ -167,6 +206,50 @@ class StateDir:
         """Write `choices` down."""
         _write_atomically(self.path / "state.json", json.dumps(asdict(choices), indent=1).encode() + b"\n")
 
+    def change(self, **changes: Any) -> None:
+        """Choose anew what `changes` names, a field of `Choices` each, and leave the rest as it was chosen."""
+        with self._changing:
+            self.choose(replace(self.choices(), **changes))
+
+    def acceptances(self) -> tuple[Acceptance, ...]:
+        """The licences that were accepted here."""
+        try:
+            value = json.loads((self.path / "licences.json").read_bytes())
+            return decode(_Acceptances, value).accepted
+        except (OSError, ValueError, RecursionError, DecodeError):
+            return ()  # not there, or spoilt: then they are asked for once more
+
+    def accept(self, acceptance: Acceptance) -> None:
+        """Write down that a licence was accepted."""
+        with self._changing:
+            others = [one for one in self.acceptances() if one.key != acceptance.key]
+            value = asdict(_Acceptances((*others, acceptance)))
+            _write_atomically(self.path / "licences.json", json.dumps(value, indent=1).encode() + b"\n")
+
+    def hub_token(self) -> str | None:
+        """The token for the Hub that was stored here, None if there is none."""
+        try:
+            return (self.path / "hub-token").read_text("ascii").strip() or None
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Problem(
+                Code.FILE_UNREADABLE,
+                f"The Hub's token in {self.path} can't be read: {error}.",
+                "Store it again: `rockfill hub login`.",
+            ) from None
+
+    def keep_hub_token(self, token: str | None) -> None:
+        """Store a token for the Hub, readable by this user only; None forgets the one that is stored."""
+        path = self.path / "hub-token"
+        if token is not None:
+            _write_atomically(path, f"{token}\n".encode())
+            return
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unusable(self.path, error) from None
+
 
 def read_token(path: Path) -> str | None:
     """The primary token in the state directory `path`, or None if there is none yet."""
@@ -186,27 +269,10 @@ _writing = threading.Lock()  # threads write too, and share the temporary name
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    with _writing:
-        _replace(path, content)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory_fd)
-        finally:
-            os.close(directory_fd)
+        with _writing:
+            write_atomically(path, content, 0o600)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise _unusable(path.parent, error) from None
 
 

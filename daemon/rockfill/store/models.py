@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rockfill.decode import DecodeError, decode
 from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.fim.families import family_of
 from rockfill.snapshots import Target
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +19,31 @@ ENGINE_OF_SUFFIX = {".gguf": "llama", ".rkllm": "rkllm"}
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model came from: a file of a repository on the Hub, at one commit."""
+
+    repository: str
+    commit: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledFile:
+    """A file that Rockfill put beside a manifest, and what is in it."""
+
+    name: str
+    size_bytes: int
+    sha256: str | None = None
+    blob_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """What stands in the ``manifest.json`` beside a model's weights."""
+    """What stands in the ``manifest.json`` beside a model's weights.
+
+    `files` are those that Rockfill installed, the weights first; there are none where somebody else made the
+    directory, and then nothing of it is ever removed. `tokenizer` is the repository that the tokenizer came from.
+    """
 
     name: str
     engine: str
@@ -34,6 +54,13 @@ class Manifest:
     quantisation: str = ""
     licence: str = ""
     description: str = ""
+    platform: str | None = None
+    optimisation: int | None = None
+    hybrid_ratio: float | None = None
+    converter_version: str | None = None
+    source: Source | None = None
+    tokenizer: str | None = None
+    files: tuple[InstalledFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +76,31 @@ class ModelStore:
 
     def __init__(self, directories: list[Path]) -> None:
         """Each of `directories` holds one directory per model. One that is not there holds none."""
-        self._targets = [target for directory in directories for target in _targets_in(directory)]
+        self._directories = directories
+        self._targets = self._read()
         self._chosen: Target | None = None
         self.instead_of: Fallback | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
         return tuple(self._targets)
+
+    def read_again(self) -> None:
+        """Look at the directories anew: something was installed or removed. Blocks for some milliseconds."""
+        found = self._read()
+        chosen = self._chosen
+        if chosen is not None and chosen not in found:
+            same_place = [target for target in found if target.path == chosen.path]
+            if same_place:
+                self._chosen = same_place[0]
+            elif Path(chosen.path).exists():  # given by its path
+                found.append(chosen)
+            else:
+                self._chosen = None
+        self._targets = found
+
+    def _read(self) -> list[Target]:
+        return [target for directory in self._directories for target in _targets_in(directory)]
 
     @property
     def chosen(self) -> Target | None:
@@ -134,13 +179,27 @@ def _targets_in(directory: Path) -> list[Target]:
     return targets
 
 
-def _from_manifest(directory: Path) -> Target:
+def manifest_at(directory: Path) -> Manifest:
+    """The manifest in `directory`. Raises `invalid_model` where there is none that can be used."""
     try:
-        manifest = decode(Manifest, json.loads((directory / MANIFEST).read_bytes()))
+        return decode(Manifest, json.loads((directory / MANIFEST).read_bytes()))
     except (OSError, ValueError, RecursionError, DecodeError) as error:
         raise Problem(
             Code.INVALID_MODEL, f"The manifest in {directory} can't be used: {error}.", "Fetch the model again."
         ) from None
+
+
+def manifest_of(target: Target) -> Manifest | None:
+    """The manifest that `target` was read from; None for a file that stands alone."""
+    directory = Path(target.path).parent
+    if not (directory / MANIFEST).is_file():
+        return None
+    manifest = manifest_at(directory)
+    return manifest if manifest.file == Path(target.path).name else None
+
+
+def _from_manifest(directory: Path) -> Target:
+    manifest = manifest_at(directory)
     return Target(
         name=manifest.name,
         engine=manifest.engine,

@@ -1,17 +1,20 @@
-"""Which `librkllmrt.so` to use."""
+"""The `librkllmrt.so` files of this machine: those that Rockfill installed, and those that people put somewhere."""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from rockfill.compat.runtime import identify
-from rockfill.errors import Code, Problem
+from rockfill.compat.runtime import RuntimeIdentity, identify
+from rockfill.errors import Code, Problem, ProblemInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rockfill.compat.runtime import RuntimeIdentity
+
+log = logging.getLogger(__name__)
 
 NAME = "librkllmrt.so"
 
@@ -19,24 +22,38 @@ NAME = "librkllmrt.so"
 SYSTEM_DIRECTORIES = (Path("/usr/lib"), Path("/usr/lib/aarch64-linux-gnu"), Path("/usr/local/lib"))
 
 
-def find_runtime(chosen: str, state_dir: Path, system: Iterable[Path] = SYSTEM_DIRECTORIES) -> Path:
-    """The runtime to load: `chosen` if that is not "", else the newest that Rockfill installed, else the system's.
+@dataclass(frozen=True, slots=True)
+class FoundRuntime:
+    """A library at a place. `version` is None where its bytes do not tell; `problem` says why it can't be used."""
 
-    Raises `runtime_missing`.
+    path: Path
+    origin: Literal["configured", "installed", "system"]
+    version: str | None
+    identity: RuntimeIdentity | None
+    problem: ProblemInfo | None = None
+
+
+def find_runtimes(
+    configured: str, installed: Path, system: Iterable[Path] = SYSTEM_DIRECTORIES
+) -> tuple[FoundRuntime, ...]:
+    """Every library that could be loaded: the `configured` path ("" for none), those below `installed`, the system's.
+
+    Reads each of them; blocks.
     """
-    if chosen:
-        return Path(chosen)
-    installed = [path for path in (state_dir / "runtimes").glob(f"*/{NAME}") if path.is_file()]
-    if installed:
-        return max(installed, key=lambda path: _release(path.parent.name))
-    for directory in system:
-        if (directory / NAME).is_file():
-            return directory / NAME
-    raise Problem(
-        Code.RUNTIME_MISSING,
-        "Rockchip's RKLLM runtime is not installed.",
-        f"Put the {NAME} of release 1.2.3 of airockchip/rknn-llm into /usr/lib, or name it in [rkllm] library.",
-    )
+    found: dict[Path, FoundRuntime] = {}
+    places: list[tuple[Path, Literal["configured", "installed", "system"]]] = []
+    if configured:
+        places.append((Path(configured), "configured"))
+    if installed.is_dir():
+        places += [(path, "installed") for path in sorted(installed.glob(f"[!.]*/{NAME}"))]
+    places += [(directory / NAME, "system") for directory in system]
+    for path, origin in places:
+        if origin != "configured" and not path.is_file():
+            continue
+        real = path.resolve()
+        if real not in found:  # /usr/lib may be reached by several names
+            found[real] = _look_at(path, origin)
+    return tuple(found.values())
 
 
 def inspect(path: Path) -> RuntimeIdentity:
@@ -47,5 +64,10 @@ def inspect(path: Path) -> RuntimeIdentity:
         raise Problem(Code.FILE_UNREADABLE, f"{path} can't be read: {error.strerror}.") from None
 
 
-def _release(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in name.split(".") if part.isdigit())
+def _look_at(path: Path, origin: Literal["configured", "installed", "system"]) -> FoundRuntime:
+    try:
+        identity = inspect(path)
+    except Problem as problem:
+        log.warning("%s can't be used: %s", path, problem.message)
+        return FoundRuntime(path, origin, None, None, problem.info)
+    return FoundRuntime(path, origin, identity.version, identity)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rockfill.api.commands import complete, config, connection, engine, evaluations, selftest, stats
+from rockfill.api.commands import (
+    complete,
+    config,
+    connection,
+    engine,
+    evaluations,
+    models,
+    runtimes,
+    selftest,
+    stats,
+)
 
 if TYPE_CHECKING:
     from rockfill.api.commands.table import Command
@@ -22,7 +32,24 @@ COMMANDS: tuple[Command, ...] = (
     engine.resume,
     engine.logs,
     engine.history,
-    engine.list_models,
+    models.list_models,
+    models.show,
+    models.variants,
+    models.catalogue,
+    models.pull,
+    models.use,
+    models.list_downloads,
+    models.cancel,
+    models.verify,
+    models.remove,
+    models.bring_in,
+    runtimes.list_runtimes,
+    runtimes.install,
+    runtimes.use,
+    runtimes.remove,
+    runtimes.get,
+    runtimes.login,
+    runtimes.logout,
     config.get,
     selftest.run,
     evaluations.keep,

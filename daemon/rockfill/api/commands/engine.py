@@ -11,15 +11,14 @@ from rockfill.access.tokens import Scope
 from rockfill.api.commands.table import Json, NoParameters, command
 from rockfill.bus import Event, Topic
 from rockfill.decode import Range
-from rockfill.state import Choices
 
 if TYPE_CHECKING:
     from rockfill.bus import Bus
     from rockfill.completion.service import CompletionService
+    from rockfill.downloads.models import ModelLibrary
     from rockfill.engine.history import History
     from rockfill.engine.supervisor import Supervisor
     from rockfill.snapshots import Target
-    from rockfill.state import StateDir
     from rockfill.store.models import ModelStore
 
 
@@ -79,13 +78,13 @@ async def load(
     supervisor: Supervisor,
     completions: CompletionService,
     models: ModelStore,
-    state: StateDir,
+    library: ModelLibrary,
     bus: Bus,
 ) -> Json:
     """Load a model, remember it as the chosen one, and answer once it is ready."""
     target = models.find(parameters.model)
     if parameters.model:  # "" is whatever runs, which may stand in for what was chosen
-        await asyncio.to_thread(state.choose, Choices(model=target.name))
+        await library.choose(target)
         models.choose(target)
         bus.publish(changed(supervisor, completions, models))
     await supervisor.ensure_ready(target)
@@ -160,13 +159,6 @@ async def logs(parameters: LogsParameters, supervisor: Supervisor) -> Json:
 async def history(_: NoParameters, events: History) -> Json:
     """The last lifecycle events, oldest first."""
     return {"events": [asdict(event) for event in events.events]}
-
-
-@command("models.list", scope=Scope.READ)
-async def list_models(_: NoParameters, models: ModelStore) -> Json:
-    """The models on this machine."""
-    chosen = models.chosen
-    return {"models": [{**model_value(target), "chosen": target == chosen} for target in models.targets]}
 
 
 def model_value(target: Target) -> Json:

@@ -1,0 +1,1 @@
+"""The Hub, where models come from: what is there, and fetching it."""

@@ -1,2 +1,0 @@
-import { nothing } from "./parts.js";
-export const clocksCard = () => ({ load() {}, draw: () => nothing });
