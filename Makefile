@@ -1,12 +1,14 @@
 # make run    a daemon on http://127.0.0.1:8012 with the CPU engine and the bundled model; ARGS="…" goes to `rockfill serve`
 # make test   everything that this machine can check; what it cannot ends as NOT RUN lines; ARGS="…" goes to pytest
 # make check  the static part of it: formatting, lints, types, the layer rule, the shape of the tree
+# make deb    the Debian packages for amd64 and arm64, in dist/
 # make test-arm64   the RKLLM binding's tests on arm64, emulated; ten minutes
+# make vendor-web   bundles what the page uses of others into web/static/vendor; needs npm, and nobody else does
 # make format, make bench, make bench-typing, make lock, make clean
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made from; otherwise the first one on PATH that is new enough.
 .NOTPARALLEL:
-.PHONY: help run test test-arm64 check lint debian-packages format bench bench-typing lock clean FORCE
+.PHONY: deb help run test test-arm64 check lint debian-packages format bench bench-typing vendor-web lock clean FORCE
 
 PY := .venv/bin/python
 # Empty where .venv is missing, or where an upgrade of the system took its interpreter away: then it is made (again).
@@ -31,6 +33,9 @@ run: .venv/ready-to-run
 test: .venv/ready-to-test debian-packages lint
 	@$(PY) -m pytest --not-run-file=build/not-run $(ARGS)
 
+deb: .venv/ready-to-run
+	@$(PY) packaging/debian_build.py build $(ARCH)
+
 test-arm64: .venv/ready-to-test
 	@$(PY) -m pytest --capture=no tests/arm64/under_qemu.py $(ARGS)
 
@@ -54,6 +59,11 @@ bench: .venv/ready-to-test
 
 bench-typing: .venv/ready-to-test
 	@$(PY) -m tests.bench.typing $(ARGS)
+
+vendor-web:
+	@mkdir -p build/vendor && cp packaging/vendor/package.json packaging/vendor/package-lock.json build/vendor/
+	@cd build/vendor && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@cd build/vendor && node "$(CURDIR)/packaging/vendor/vendor.mjs" "$(CURDIR)/packaging/vendor" "$(CURDIR)/web/static/vendor"
 
 .venv/ready-to-run: $(SETUP) $(REMAKE)
 	$(call bootstrap,run)

@@ -44,10 +44,18 @@ class DebianPackage:
 
 TEST_PACKAGES = (
     DebianPackage("bubblewrap", "bwrap", "the sandbox of `rockfill eval`"),
+    DebianPackage("binutils-aarch64-linux-gnu", "aarch64-linux-gnu-strip", "strips the wheels of the arm64 packages"),
     DebianPackage("chromium", "chromium", "tests/browser drives the page in it"),
+    DebianPackage("debhelper", "dh", "builds the Debian packages"),
+    DebianPackage("dh-python", "dh_python3", "sees to it that they are byte-compiled where they are installed"),
+    DebianPackage("dpkg-dev", "dpkg-buildpackage", "builds the Debian packages"),
     DebianPackage("gcc", "gcc", "compiles the simulator of librkllmrt.so"),
+    DebianPackage("gnupg", "gpg", "signs the apt repository"),
+    DebianPackage("iproute2", "ip", "connects a booted system with this one"),
     DebianPackage("libc6-dev", "/usr/include/stdio.h", "the headers that the simulator includes"),
+    DebianPackage("lintian", "lintian", "judges the Debian packages"),
     DebianPackage("mmdebstrap", "mmdebstrap", "makes the root file system for the next one"),
+    DebianPackage("reprepro", "reprepro", "makes the apt repository"),
     DebianPackage("systemd-container", "systemd-nspawn", "tests/packaging boots a real systemd in it"),
 )
 

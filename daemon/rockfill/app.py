@@ -85,7 +85,8 @@ HISTORY_PAUSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a start is given beside the configuration. `model` is a name, a path, or None for what was chosen."""
+    """What a start is given beside the configuration. `model` is a name, a path, or None for what was chosen;
+    without `say_token` the token is in none of the lines that are said."""
 
     config: Config
     config_path: Path | None = None
@@ -93,6 +94,7 @@ class Options:
     listen: str | None = None
     web_root: Path | None = None
     worker: Sequence[str] = WORKER
+    say_token: bool = True
 
 
 async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -> None:
@@ -105,22 +107,28 @@ async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -
     web_root = paths.web_root(options.web_root)
     access = Access(state.token())
     listener = _listen(address)
-    try:
-        appliance = _Appliance(options, state, access, web_root, listener.getsockname()[1])
+    with contextlib.closing(listener), contextlib.closing(ServiceManager()) as manager:
+        appliance = _Appliance(options, state, access, web_root, listener.getsockname()[1], manager)
         await appliance.run(listener, address, say)
-    finally:
-        listener.close()
 
 
 class _Appliance:
     """Every service, built once and given just what it uses."""
 
-    def __init__(self, options: Options, state: StateDir, access: Access, web_root: Path, port: int) -> None:
+    def __init__(
+        self,
+        options: Options,
+        state: StateDir,
+        access: Access,
+        web_root: Path,
+        port: int,
+        manager: ServiceManager,
+    ) -> None:
         config = options.config
         self._options = options
         self._state = state
         self._token = state.token()
-        self._manager = ServiceManager()
+        self._manager = manager
         self._bus = Bus()
         self._herald = Herald()
         self._history = History(state.history())
@@ -222,7 +230,8 @@ class _Appliance:
                 gc.collect()
                 gc.freeze()  # what is here now stays; no collection in the middle of an answer has to look at it
                 if not stop.is_set():
-                    for line in _addresses(address, listener.getsockname()[1], self._token):
+                    token = self._token if self._options.say_token else None
+                    for line in _addresses(address, listener.getsockname()[1], token):
                         say(line)
                 await stopping
             finally:
@@ -297,17 +306,17 @@ class _Appliance:
 
 
 def _choose(models: ModelStore, wanted: str | None, remembered: str | None) -> None:
-    """Make the wanted model the chosen one: a path, a name, the remembered one, or the bundled one."""
+    """Make the wanted model the chosen one: a path, a name, the remembered one, or the bundled one if it is there."""
     if wanted is not None:
         is_path = "/" in wanted or wanted.lower().endswith((".gguf", ".rkllm")) or _exists(Path(wanted))
-        target = target_at(Path(wanted)) if is_path else models.find(wanted)
-    else:
+        models.choose(target_at(Path(wanted)) if is_path else models.find(wanted))
+        return
+    for name in filter(None, (remembered, DEFAULT_MODEL)):
         try:
-            target = models.find(remembered or DEFAULT_MODEL)
-        except Problem as problem:  # the remembered model was removed meanwhile
+            models.choose(models.find(name))
+            return
+        except Problem as problem:  # the remembered one was removed meanwhile; the bundled one is a package of its own
             log.warning("%s", problem.message)
-            target = models.find(DEFAULT_MODEL)
-    models.choose(target)
 
 
 def _exists(path: Path) -> bool:
@@ -340,13 +349,15 @@ async def _spawn(argv: Sequence[str], listener: Listener) -> Child:
 async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str], None]) -> None:
     """Load the chosen model; where the NPU can't run it, the bundled one on the CPU instead, and say why."""
     target = models.chosen
-    assert target is not None
+    if target is None:
+        say("No model is installed. Choose one on the page, or install the package rockfill-cpu to try Rockfill out.")
+        return
     try:
         await supervisor.ensure_ready(target)
     except Problem as problem:
         say(f"The model {target.name} is not running: {problem.message} {problem.advice}".rstrip())
-        if target.engine == "rkllm":
-            models.choose(models.find(DEFAULT_MODEL), Fallback(target, problem.info))
+        if target.engine == "rkllm" and (bundled := _bundled(models)) is not None:
+            models.choose(bundled, Fallback(target, problem.info))
             await _load(supervisor, models, say)
     else:
         facts = supervisor.snapshot.facts
@@ -364,6 +375,13 @@ def _engine_figures(supervisor: Supervisor, completions: CompletionService) -> E
         first_token_s=completions.first_token_s,
         queue_depth=completions.queue_depth,
     )
+
+
+def _bundled(models: ModelStore) -> Target | None:
+    try:
+        return models.find(DEFAULT_MODEL)
+    except Problem:
+        return None
 
 
 def _timeouts(engine: Engine) -> Timeouts:
@@ -408,8 +426,10 @@ def _listen(address: Address) -> socket.socket:
         ) from None
 
 
-def _addresses(address: Address, port: int, token: str) -> list[str]:
+def _addresses(address: Address, port: int, token: str | None) -> list[str]:
     host = socket.gethostname() if address.everywhere else str(Address(address.host, port)).rpartition(":")[0]
+    if token is None:
+        return [f"Listening on http://{host}:{port}/; `sudo rockfill open` prints an address that lets you in."]
     return [
         "Open this address in a browser (it holds the token; keep it to yourself):",
         f"http://{host}:{port}/#token={token}",

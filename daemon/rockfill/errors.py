@@ -67,6 +67,7 @@ class Code(StrEnum):
     ADDRESS_IN_USE = "address_in_use"
     ADDRESS_UNAVAILABLE = "address_unavailable"
     STATE_DIR_UNUSABLE = "state_dir_unusable"
+    STATE_TOO_NEW = "state_too_new"
     ALREADY_RUNNING = "already_running"
     WEB_ROOT_MISSING = "web_root_missing"
     NO_DAEMON = "no_daemon"

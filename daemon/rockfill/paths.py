@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 PACKAGED_CONFIG = Path("/etc/rockfill/config.toml")
 PACKAGED_STATE = Path("/var/lib/rockfill")
 PACKAGED_WEB = Path("/usr/share/rockfill/web")
+PACKAGED_MODELS = Path("/usr/share/rockfill/models")
 
 _PACKAGE = Path(__file__).parent
 
@@ -61,8 +62,9 @@ def web_root(override: Path | None = None) -> Path:
 
 
 def bundled_models() -> Path:
-    """The directory of the models that ship with Rockfill, one directory each."""
-    return _PACKAGE / "bundled"
+    """The directory of the models that ship with Rockfill, one directory each; it need not be there."""
+    bundled = _PACKAGE / "bundled"
+    return bundled if bundled.is_dir() else PACKAGED_MODELS
 
 
 def _checkout() -> Path | None:

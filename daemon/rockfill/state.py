@@ -157,7 +157,7 @@ class StateDir:
             raise _unusable(self.path, error) from None
         if choices.version > STATE_VERSION:
             raise Problem(
-                Code.STATE_DIR_UNUSABLE,
+                Code.STATE_TOO_NEW,
                 f"{path} was written by a newer Rockfill (version {choices.version}, this one knows {STATE_VERSION}).",
                 "Upgrade Rockfill, or move that file away to start with the defaults.",
             )

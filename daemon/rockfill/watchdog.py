@@ -6,10 +6,10 @@ Outside of systemd (no ``NOTIFY_SOCKET``) nothing is sent and nothing is timed.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import socket
 from typing import TYPE_CHECKING
+
+import sdnotify
 
 from rockfill.snapshots import Phase
 
@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 
     from rockfill.snapshots import EngineSnapshot
 
-log = logging.getLogger(__name__)
-
 
 class ServiceManager:
     """The service manager that started us, if one did."""
 
     def __init__(self) -> None:
-        address = os.environ.get("NOTIFY_SOCKET", "")
-        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._notifier = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+        if self._notifier is not None and self._notifier.socket is not None:
+            self._notifier.socket.settimeout(0)  # a manager that does not listen is nothing to wait for
         self._status = ""
+
+    def close(self) -> None:
+        """Nothing more will be told."""
+        if self._notifier is not None and self._notifier.socket is not None:
+            self._notifier.socket.close()
 
     def ready(self) -> None:
         """We listen; whoever was waiting for us may start."""
@@ -48,7 +52,7 @@ class ServiceManager:
         asked_us = os.environ.get("WATCHDOG_USEC", "")
         for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         interval_s = int(asked_us) / 1e6 / 3 if asked_us.isdigit() else 0
-        if not self._address or not interval_s or not for_us:
+        if self._notifier is None or not interval_s or not for_us:
             return
         while True:
             await heartbeat()
@@ -56,15 +60,10 @@ class ServiceManager:
             await asyncio.sleep(interval_s)
 
     def _send(self, message: str) -> None:
-        """One datagram of UTF-8, sd_notify(3). Nobody listens, or only slowly: that is nothing to wait for."""
-        if not self._address:
-            return
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(0)
-                sender.sendto(message.encode(errors="replace"), self._address)
-        except OSError as error:
-            log.debug("the service manager was not told %s: %s", message, error)
+        """One datagram, sd_notify(3); without effect where nobody listens."""
+        if self._notifier is not None:
+            # The package writes Latin-1, and drops what that lacks; systemd reads UTF-8. So these are its bytes.
+            self._notifier.notify(message.encode("utf-8", "replace").decode("latin-1"))
 
 
 def status_text(snapshot: EngineSnapshot, tokens_per_second: float | None) -> str:

@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from tests.appliance import Appliance
 from tests.browser.driving import HOST
 from tests.not_run import not_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, Page, Request
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
@@ -30,7 +31,7 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module")  # not longer: as long as Playwright is there, no other event loop can run
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         not_run("browser", "chromium is not installed")
@@ -41,20 +42,52 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """A daemon with the CPU engine and the bundled model, for tests that leave it as it was."""
+    running = Appliance(tmp_path_factory.mktemp("shared") / "state")
+    running.start()
+    yield running
+    running.stop()
+
+
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that asks nobody but the appliance and throws nothing, whatever the test does with it."""
+def complaints() -> list[str]:
+    """What the console may complain of in this test: add what is to be expected, by a part of it."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
+    """A page that asks nobody but the appliance, throws nothing and complains of nothing, whatever the test does."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
+    wrong = watch(context, complaints)
     page = context.new_page()
+    yield page
+    page.unroute_all(behavior="ignoreErrors")
+    context.close()
+    assert wrong == []
+
+
+def watch(context: BrowserContext, complaints: list[str]) -> list[str]:
+    """Gives what any page of `context` does wrong, as it happens."""
     wrong: list[str] = []
 
     def check_host(request: Request) -> None:
         if urlsplit(request.url).hostname not in (HOST, "127.0.0.1"):
             wrong.append(f"asked for {request.url}")
 
-    page.on("request", check_host)
-    page.on("pageerror", lambda error: wrong.append(f"threw {error}"))
-    yield page
-    page.unroute_all(behavior="ignoreErrors")  # a poll may be on its way
-    context.close()
-    assert wrong == []
+    def check_console(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(part in message.text for part in complaints):
+            wrong.append(f"complained: {message.text}")
+
+    def check_page(page: Page) -> None:
+        page.on(
+            "websocket", lambda socket: wrong.append(f"connected to {socket.url}") if HOST not in socket.url else None
+        )
+
+    context.on("request", check_host)
+    context.on("console", check_console)
+    context.on("weberror", lambda error: wrong.append(f"threw {error.error}"))
+    context.on("page", check_page)
+    return wrong

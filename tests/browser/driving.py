@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from playwright.sync_api import expect
+from playwright.sync_api import WebSocketRoute, expect
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page, Request, Route
+    from collections.abc import Iterable
+
+    from playwright.sync_api import FloatRect, Locator, Page
 
     from tests.appliance import Appliance
 
 HOST = "rock5.local"
-COMPLETIONS = "**/v1/completions"
+# What Chromium itself says of a daemon that is gone, and of a refused login.
+GONE = ("WebSocket connection to", "net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET")
+REFUSED = "the server responded with a status of 401"
+SOMETHING = re.compile(r"\S")
 
 
 def address(appliance: Appliance) -> str:
     return f"http://{HOST}:{appliance.port}/"
 
 
-def sign_in(page: Page, appliance: Appliance) -> None:
+def sign_in(page: Page, appliance: Appliance, view: str = "complete") -> None:
+    """Open the page with its token, show `view`, and wait for the engine."""
     page.goto(f"{address(appliance)}#token={appliance.token}")
-    expect(page.locator("#engine")).to_contain_text("ready")
+    expect(state(page)).to_contain_text("Ready")
+    expect(editor(page)).to_be_visible()
+    if view != "complete":
+        page.get_by_role("navigation").get_by_role("link", name=view.capitalize()).click()
+        expect(page.locator(f"#{view}")).to_be_visible()
+
+
+def state(page: Page) -> Locator:
+    """What the rail says of the engine."""
+    return page.locator("#state")
 
 
 def editor(page: Page) -> Locator:
@@ -30,30 +47,112 @@ def editor(page: Page) -> Locator:
 
 
 def ghost(page: Page) -> Locator:
-    return page.locator("#ghost")
+    return page.locator(".ghost")
 
 
-def ask_at_the_end_of(page: Page, text: str) -> None:
-    editor(page).fill(text)
+def status(page: Page) -> Locator:
+    """The line that says how a completion goes."""
+    return page.locator("#complete .hint")
+
+
+def write(page: Page, text: str, cursor: int | None = None) -> None:
+    """Make `text` the editor's, with the cursor at `cursor` (its end), and the editor focused."""
+    page.evaluate(
+        """async ([text, cursor]) => {
+            const base = document.querySelector('script[type=module]').src.replace('main.js', '');
+            const { EditorView } = await import(base + 'vendor/editor.js');
+            const view = EditorView.findFromDOM(document.querySelector('.cm-editor'));
+            const changes = { from: 0, to: view.state.doc.length, insert: text };
+            view.dispatch({ changes, selection: { anchor: cursor ?? text.length }, scrollIntoView: true });
+            view.focus();
+        }""",
+        [text, cursor],
+    )
+
+
+def text(page: Page) -> str:
+    """What the editor holds."""
+    value = page.evaluate(
+        """async () => {
+            const base = document.querySelector('script[type=module]').src.replace('main.js', '');
+            const { EditorView } = await import(base + 'vendor/editor.js');
+            return EditorView.findFromDOM(document.querySelector('.cm-editor')).state.doc.toString();
+        }"""
+    )
+    assert isinstance(value, str)
+    return value
+
+
+def ask_at_the_end_of(page: Page, content: str) -> None:
+    write(page, content)
     page.keyboard.press("Control+Space")
 
 
-def stream(*texts: str, last: dict[str, Any] | None = None) -> str:
-    """An answer with these texts; `last` stands in the place of how it went."""
-    timings = {"first_token_ms": 12.5, "prompt_tokens": 20, "generated_tokens": len(texts)}
-    report = {"trimmed": {"prefix_chars": 0, "suffix_chars": 0, "files": 0}, "reused_tokens": None, "timings": timings}
-    events: list[Any] = [{"choices": [{"text": text, "finish_reason": None}]} for text in texts]
-    events.append(last or {"choices": [{"text": "", "finish_reason": "stop"}], "rockfill": report})
-    return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+@dataclass
+class Scripted:
+    """A websocket that goes through to the daemon, but for the commands that `answers` knows.
+
+    An answer is a list of what comes: a dict with `success` is the result (its id is filled in), any other dict an
+    event under the command's id. `asked` are the frames of those commands, as they come.
+    """
+
+    answers: dict[str, list[dict[str, Any]]]
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    socket: WebSocketRoute | None = None
+
+    def tell(self, id_: int, message: dict[str, Any]) -> None:
+        assert self.socket is not None
+        if "success" in message:
+            self.socket.send(json.dumps({"id": id_, "type": "result", **message}))
+        else:
+            self.socket.send(json.dumps({"id": id_, "type": "event", "event": message}))
 
 
-def answer_with(page: Page, body: str) -> list[Request]:
-    """From now on completions are answered with `body`; gives the requests as they come."""
-    requests: list[Request] = []
+def answer(page: Page, answers: dict[str, list[dict[str, Any]]]) -> Scripted:
+    """From the next connection on, answer commands by `answers` instead of the daemon."""
+    scripted = Scripted(answers)
 
-    def answer(route: Route) -> None:
-        requests.append(route.request)
-        route.fulfill(body=body, content_type="text/event-stream")
+    def connect(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+        scripted.socket = socket
 
-    page.route(COMPLETIONS, answer)
-    return requests
+        def passed(message: str | bytes) -> None:
+            frame = json.loads(message)
+            wanted = scripted.answers.get(frame.get("type"))
+            if wanted is None:
+                server.send(message)
+                return
+            scripted.asked.append(frame)
+            for said in wanted:
+                scripted.tell(frame["id"], said)
+
+        socket.on_message(passed)
+
+    page.route_web_socket("**/ws", connect)
+    return scripted
+
+
+OK: dict[str, Any] = {"success": True, "result": {}}
+
+
+def refusal(code: str, message: str, advice: str = "") -> dict[str, Any]:
+    return {"success": False, "error": {"code": code, "message": message, "advice": advice, "detail": {}}}
+
+
+def completion(*pieces: str, **report: Any) -> list[dict[str, Any]]:
+    """The answer to `complete.start` that gives `pieces`; `report` changes what stands at its end."""
+    timings = {"first_token_ms": 12.5, "decode_ms": 100.0, "prompt_tokens": 20, "generated_tokens": len(pieces)}
+    trimmed = {"prefix_chars": 0, "suffix_chars": 0, "files": 0}
+    done = {"finish_reason": "stop", "trimmed": trimmed, "ignored": [], "timings": {**timings, "reused_tokens": None}}
+    deltas = [{"type": "complete.delta", "text": piece} for piece in pieces]
+    return [OK, *deltas, {"type": "complete.done", "text": "".join(pieces), **done, **report}]
+
+
+def boxes(locators: Iterable[Locator]) -> list[FloatRect]:
+    """Where they stand on the page."""
+    found = []
+    for locator in locators:
+        box = locator.bounding_box()
+        assert box is not None
+        found.append(box)
+    return found

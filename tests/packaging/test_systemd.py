@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.appliance import ScriptedAppliance
-from tests.packaging.booted import Machine, booted, unit
+from tests.packaging.booted import MAKE_S, Machine, booted, unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.timeout(MAKE_S + 60)  # the first one to boot a machine makes its disk
 
 PYTHON = "/usr/bin/python3"
 PATIENCE_S = 30.0

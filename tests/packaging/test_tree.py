@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 TOP_LEVEL = {
-    *(".ci", ".gitignore", "Makefile", "README.md", "SECURITY.md", "pyproject.toml"),
-    *("daemon", "packaging", "systemd", "tests", "web"),
+    *(".ci", ".gitignore", "LICENSE", "Makefile", "README.md", "SECURITY.md", "pyproject.toml"),
+    *("daemon", "debian", "packaging", "systemd", "tests", "web"),
 }
 LARGEST_FILE_BYTES = 5 * 1024**2
 
@@ -78,6 +78,11 @@ def test_no_registry_and_no_path_of_another_machine_is_named() -> None:
 @pytest.mark.parametrize("text", ["https://py|pi.org/simple", "at /ro|ot/x", "'/ho|me/me'", "(/wo|rk/main)"])
 def test_registries_and_such_paths_would_be_seen(text: str) -> None:
     assert FOREIGN.search(text.replace("|", ""))
+
+
+def test_the_changelog_has_lines_of_80_columns() -> None:
+    """As lintian wants them, and apt shows them."""
+    assert [line for line in (ROOT / "packaging/debian/changelog").read_text().splitlines() if len(line) > 80] == []
 
 
 def test_every_python_file_has_the_syntax_of_3_11() -> None:

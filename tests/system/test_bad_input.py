@@ -105,7 +105,7 @@ def test_the_session_cookie_opens_what_the_token_opens_but_not_for_other_origins
 
 
 def test_a_foreign_host_name_is_refused_everywhere(scripted_for_module: ScriptedAppliance) -> None:
-    for path in ("/", "/health", "/static/page.js", "/v1/models", "/nothing"):
+    for path in ("/", "/health", "/static/x/main.js", "/v1/models", "/nothing"):
         connection = http.client.HTTPConnection("127.0.0.1", scripted_for_module.port)
         connection.request("GET", path, headers={"Host": "rebound.example"})
         response = connection.getresponse()
@@ -116,7 +116,7 @@ def test_a_foreign_host_name_is_refused_everywhere(scripted_for_module: Scripted
 
 def test_unknown_addresses_and_methods_are_answered_in_json(scripted_for_module: ScriptedAppliance) -> None:
     assert scripted_for_module.request("GET", "/nothing").json()["error"]["code"] == "not_found"
-    assert scripted_for_module.request("GET", "/static/..%2fpage.html").json()["error"]["code"] == "not_found"
+    assert scripted_for_module.request("GET", "/static/x/..%2fpage.html").json()["error"]["code"] == "not_found"
     assert scripted_for_module.request("GET", "/v1/completions").json()["error"]["code"] == "method_not_allowed"
     assert scripted_for_module.request("POST", "/api/command/no.such", {}).json()["error"]["code"] == "unknown_command"
 

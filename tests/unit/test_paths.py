@@ -55,7 +55,7 @@ def test_a_given_web_root_stands_alone(tmp_path: Path) -> None:
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As if the package lay in a system's site-packages, and the system's directories below `tmp_path`."""
     monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "usr/lib/python3/dist-packages/rockfill")
-    for name in ("PACKAGED_CONFIG", "PACKAGED_STATE", "PACKAGED_WEB"):
+    for name in ("PACKAGED_CONFIG", "PACKAGED_STATE", "PACKAGED_WEB", "PACKAGED_MODELS"):
         monkeypatch.setattr(paths, name, tmp_path / str(getattr(paths, name)).lstrip("/"))
     return tmp_path
 
@@ -78,6 +78,10 @@ def test_an_installed_package_uses_the_system_s_places_where_they_are(installed:
     assert paths.config_file(None) == installed / "etc/rockfill/config.toml"
     assert paths.state_dir(None, {"HOME": "/users/me"}) == installed / "var/lib/rockfill"
     assert paths.web_root() == installed / "usr/share/rockfill/web"
+
+
+def test_the_bundled_models_are_a_package_of_their_own_where_rockfill_is_installed(installed: Path) -> None:
+    assert paths.bundled_models() == installed / "usr/share/rockfill/models"
 
 
 def test_the_bundled_models_are_there() -> None:

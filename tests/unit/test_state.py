@@ -209,7 +209,7 @@ def test_the_file_of_a_newer_version_is_refused_and_left_alone(state: StateDir, 
     (state.path / "state.json").write_text(content)
     with pytest.raises(Problem) as caught:
         state.choices()
-    assert caught.value.code is Code.STATE_DIR_UNUSABLE
+    assert caught.value.code is Code.STATE_TOO_NEW
     assert "newer" in caught.value.message
     assert (state.path / "state.json").read_text() == content
 

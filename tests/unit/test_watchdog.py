@@ -34,6 +34,12 @@ def told(
         yield manager
 
 
+@pytest.fixture
+def manager(told: socket.socket) -> Iterator[ServiceManager]:
+    with contextlib.closing(ServiceManager()) as made:
+        yield made
+
+
 def messages(told: socket.socket) -> list[str]:
     found = []
     with contextlib.suppress(BlockingIOError):
@@ -42,23 +48,22 @@ def messages(told: socket.socket) -> list[str]:
     return found
 
 
-def test_each_message_is_one_datagram_of_utf8(told: socket.socket) -> None:
-    manager = ServiceManager()
+def test_each_message_is_one_datagram_of_utf8(told: socket.socket, manager: ServiceManager) -> None:
     manager.ready()
     manager.status("ready · 模型 · …")
     manager.stopping()
     assert messages(told) == ["READY=1", "STATUS=ready · 模型 · …", "STOPPING=1"]
 
 
-def test_a_status_is_told_when_it_changes_and_can_not_smuggle_in_another_message(told: socket.socket) -> None:
-    manager = ServiceManager()
+def test_a_status_is_told_when_it_changes_and_can_not_smuggle_in_another_message(
+    told: socket.socket, manager: ServiceManager
+) -> None:
     for text in ("ready", "ready", "failed\nWATCHDOG=1", "name with a lone \udc80"):
         manager.status(text)
     assert messages(told) == ["STATUS=ready", "STATUS=failed WATCHDOG=1", "STATUS=name with a lone ?"]
 
 
-def test_a_manager_that_does_not_listen_is_not_waited_for(told: socket.socket) -> None:
-    manager = ServiceManager()
+def test_a_manager_that_does_not_listen_is_not_waited_for(told: socket.socket, manager: ServiceManager) -> None:
     for number in range(2000):  # far more than a socket holds
         manager.status(str(number))
     assert messages(told)[0] == "STATUS=0"
@@ -80,17 +85,19 @@ async def _never() -> None:
 
 @pytest.mark.parametrize(("usec", "pid"), [("", None), ("soon", None), ("-5", None), ("0", None), ("1000", "1")])
 async def test_no_signs_of_life_where_none_are_asked_of_us(
-    told: socket.socket, monkeypatch: pytest.MonkeyPatch, usec: str, pid: str | None
+    told: socket.socket, manager: ServiceManager, monkeypatch: pytest.MonkeyPatch, usec: str, pid: str | None
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", usec)
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     if pid is not None:
         monkeypatch.setenv("WATCHDOG_PID", pid)
-    await ServiceManager().watchdog(_never)
+    await manager.watchdog(_never)
     assert messages(told) == []
 
 
-async def test_each_sign_of_life_follows_a_heartbeat(told: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_sign_of_life_follows_a_heartbeat(
+    told: socket.socket, manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "3000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     sent: list[list[str]] = []
@@ -103,7 +110,7 @@ async def test_each_sign_of_life_follows_a_heartbeat(told: socket.socket, monkey
             fourth.set()
             await asyncio.Event().wait()  # stuck
 
-    beating = asyncio.create_task(ServiceManager().watchdog(heartbeat))
+    beating = asyncio.create_task(manager.watchdog(heartbeat))
     await fourth.wait()
     await asyncio.sleep(0.02)
     beating.cancel()

@@ -1,129 +1,85 @@
-// The editor: a textarea, and over it the same text with what is offered in its place.
+// The code editor: CodeMirror as it stands on the page, one state a file.
 
-import { complete } from "./api.js";
-import { firstWord, Offer } from "./offer.js";
+import {
+  bracketMatching, Compartment, defaultKeymap, drawSelection, EditorState, EditorView, highlightActiveLine,
+  highlightActiveLineGutter, highlightSpecialChars, HighlightStyle, history, historyKeymap, indentOnInput, indentUnit, keymap,
+  lineNumbers, syntaxHighlighting, tags,
+} from "./vendor/editor.js";
+import { languageOf } from "./tabs.js";
 
-const PAUSE_MS = 300; // after the last key; what is typed on while a completion runs costs the appliance its prefill
-const MAX_TOKENS = 64;
+// The colours are custom properties of page.css, so that they follow light and dark.
+const colours = HighlightStyle.define([
+  { tag: [tags.keyword, tags.modifier, tags.operatorKeyword], color: "var(--code-keyword)" },
+  { tag: [tags.string, tags.special(tags.string), tags.regexp], color: "var(--code-string)" },
+  { tag: [tags.number, tags.bool, tags.null, tags.atom], color: "var(--code-number)" },
+  { tag: [tags.comment, tags.meta], color: "var(--code-comment)", fontStyle: "italic" },
+  { tag: [tags.definition(tags.variableName), tags.function(tags.variableName), tags.function(tags.propertyName)], color: "var(--code-name)" },
+  { tag: [tags.typeName, tags.className, tags.namespace, tags.tagName], color: "var(--code-type)" },
+  { tag: [tags.heading, tags.strong], fontWeight: "bold" },
+  { tag: tags.emphasis, fontStyle: "italic" },
+]);
 
-/**
- * Runs completions at the cursor of `area`, one at a time. `on` is told: `begun()`, `grew(text)`,
- * `shown(rest, offer)` after every change of either, `ended(report, offer)`, `failed(problem)`, `dropped()`.
- */
-export class Editor {
-  #offer = null;
-  #run = null;
-  #timer = 0;
-  #rest = "";
+const theme = EditorView.theme({
+  "&": { height: "100%", color: "inherit", backgroundColor: "transparent", fontSize: "var(--code-size)" },
+  "&.cm-focused": { outline: "none" },
+  ".cm-scroller": { fontFamily: "var(--code)", lineHeight: "1.6", fontVariantLigatures: "none" },
+  ".cm-content": { caretColor: "var(--accent)", padding: "0.75rem 0" },
+  ".cm-line": { padding: "0 1rem 0 0.5rem" },
+  ".cm-gutters": { backgroundColor: "transparent", color: "var(--quiet)", border: "none", userSelect: "none" },
+  ".cm-lineNumbers .cm-gutterElement": { padding: "0 0.5rem 0 1rem", minWidth: "2.75rem" },
+  ".cm-activeLine, .cm-activeLineGutter": { backgroundColor: "var(--line)" },
+  ".cm-cursor": { borderLeftColor: "var(--accent)", borderLeftWidth: "2px" },
+  "&.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground, .cm-selectionBackground": { backgroundColor: "var(--selection)" },
+  "&.cm-focused .cm-matchingBracket": { backgroundColor: "var(--selection)" },
+});
 
-  constructor({ sheet, area, overlay, mode, automatic, on }) {
-    Object.assign(this, { sheet, area, mode, automatic, on });
-    [this.before, this.ghost, this.after] = overlay.children;
-    area.addEventListener("input", (event) => this.#edited(event));
-    area.addEventListener("keydown", (event) => this.#pressed(event));
-    document.addEventListener("selectionchange", () => this.#settle());
-    mode.addEventListener("change", () => this.refuse());
-    this.#draw();
+/** The editor in `parent`; `extensions` come before its own, `changed(docChanged)` hears of every change. */
+export class CodeEditor {
+  #language = new Compartment();
+  #turn = 0;
+  #nonce = document.getElementById("style").nonce;
+
+  constructor(parent, extensions, changed) {
+    this.extensions = [
+      EditorView.cspNonce.of(this.#nonce),
+      extensions,
+      lineNumbers(),
+      highlightActiveLineGutter(),
+      highlightSpecialChars(),
+      history(),
+      drawSelection(),
+      indentOnInput(),
+      indentUnit.of("    "),
+      bracketMatching(),
+      highlightActiveLine(),
+      syntaxHighlighting(colours),
+      keymap.of([...defaultKeymap, ...historyKeymap]),
+      theme,
+      EditorView.contentAttributes.of({
+        "aria-label": "Code", "aria-describedby": "keys", autocapitalize: "off", autocorrect: "off", spellcheck: "false",
+      }),
+      EditorView.updateListener.of(({ docChanged, selectionSet }) => (docChanged || selectionSet) && changed(docChanged)),
+    ];
+    // Never without a state of ours: the nonce would come too late for the first styles.
+    this.view = new EditorView({ parent, state: this.state("") });
   }
 
-  /** Ask for a completion at the cursor; one that is under way or offered is given up. */
-  async complete() {
-    this.refuse();
-    const { value, selectionEnd } = this.area;
-    this.area.setSelectionRange(selectionEnd, selectionEnd);
-    const offer = (this.#offer = new Offer(value.slice(0, selectionEnd), value.slice(selectionEnd)));
-    const run = (this.#run = new AbortController());
-    const rockfill = { mode: this.mode.value };
-    this.on.begun();
-    try {
-      let report = null;
-      const request = { prompt: offer.prefix, suffix: offer.suffix, max_tokens: MAX_TOKENS, rockfill };
-      for await (const event of complete(request, run.signal)) {
-        const text = event.choices[0]?.text.replaceAll("\r", ""); // as a textarea would
-        if (text) {
-          offer.text += text;
-          this.on.grew(text);
-          this.#settle();
-        }
-        if (event.rockfill) report = { ...event.rockfill, finish: event.choices[0].finish_reason };
-      }
-      offer.streaming = false;
-      this.on.ended(report, offer);
-      this.#settle();
-    } catch (error) {
-      if (run.signal.aborted) return;
-      this.refuse();
-      this.on.failed(error);
-    }
+  /** A state for a file, its cursor at `cursor`. */
+  state(text, cursor = 0) {
+    const doc = EditorState.create({ doc: text }).doc;
+    return EditorState.create({
+      doc,
+      selection: { anchor: Math.min(Math.max(0, cursor), doc.length) },
+      extensions: [this.extensions, this.#language.of([])],
+    });
   }
 
-  /** Put `text`, which begins what is offered, into the document; all that is offered if it is not given. */
-  accept(text = this.#rest) {
-    if (!text) return;
-    this.area.focus();
-    // Deprecated, and still the only way to insert text that undo knows of.
-    if (!document.execCommand("insertText", false, text)) {
-      const { selectionStart, selectionEnd } = this.area;
-      this.area.setRangeText(text, selectionStart, selectionEnd, "end");
-      this.#edited({});
-    }
-  }
-
-  /** Give up what is offered or under way; the appliance stops working on it. */
-  refuse() {
-    clearTimeout(this.#timer);
-    if (!this.#offer) return;
-    this.#run.abort();
-    this.#offer = null;
-    this.#draw();
-    this.on.dropped();
-  }
-
-  #edited(event) {
-    clearTimeout(this.#timer);
-    if (this.#offer) this.#settle();
-    else this.#draw();
-    const { selectionStart: cursor, value } = this.area;
-    const typed = event.inputType?.startsWith("insert") && !event.isComposing;
-    if (this.#offer || !typed || /^\w/.test(value.slice(cursor)) || !this.automatic()) return;
-    this.#timer = setTimeout(() => {
-      if (this.area.selectionStart === cursor && this.area.selectionEnd === cursor) this.complete();
-    }, PAUSE_MS);
-  }
-
-  #pressed(event) {
-    const { key, ctrlKey, altKey, shiftKey, isComposing } = event;
-    if (isComposing) return;
-    if (ctrlKey && event.code === "Space") this.complete();
-    else if (key === "Escape") this.refuse();
-    else if (key === "Tab" && !shiftKey && this.#rest) this.accept();
-    // macOS keeps Ctrl-→ to itself; there a word further is Option-→.
-    else if (key === "ArrowRight" && (ctrlKey || altKey) && this.#rest) this.accept(firstWord(this.#rest));
-    else return;
-    event.preventDefault();
-  }
-
-  /** Brings what is shown in line with the text, the cursor and the offer. */
-  #settle() {
-    if (!this.#offer) return;
-    const { value, selectionStart, selectionEnd } = this.area;
-    const rest = selectionStart === selectionEnd ? this.#offer.rest(value, selectionStart) : null;
-    if (rest === null) return this.refuse();
-    const offer = this.#offer;
-    if (!rest && !offer.streaming) this.#offer = null; // all of it is in the text
-    this.#draw(rest);
-    this.on.shown(rest, offer);
-  }
-
-  #draw(rest = "") {
-    this.#rest = rest;
-    const { value, selectionStart } = this.area;
-    this.before.textContent = value.slice(0, selectionStart);
-    this.ghost.textContent = rest;
-    this.after.textContent = `${value.slice(selectionStart)}\u200b`; // gives an empty last line its height
-    this.sheet.classList.toggle("offering", rest !== "");
-    if (!rest) return;
-    const [ghost, sheet] = [this.ghost.getBoundingClientRect(), this.sheet.getBoundingClientRect()];
-    this.sheet.scrollTop += Math.max(0, Math.min(ghost.bottom - sheet.bottom, ghost.top - sheet.top));
+  /** Show `state`, read as the language of `name`. */
+  async show(state, name) {
+    const turn = ++this.#turn;
+    this.view.setState(state);
+    const language = languageOf(name);
+    const support = language ? (await import(`./vendor/language-${language}.js`)).default() : [];
+    if (turn === this.#turn) this.view.dispatch({ effects: this.#language.reconfigure(support) });
   }
 }

@@ -63,6 +63,7 @@ STATUS: Mapping[Code, int] = {
     Code.ADDRESS_IN_USE: 500,
     Code.ADDRESS_UNAVAILABLE: 500,
     Code.STATE_DIR_UNUSABLE: 500,
+    Code.STATE_TOO_NEW: 500,
     Code.ALREADY_RUNNING: 500,
     Code.WEB_ROOT_MISSING: 500,
     Code.NO_DAEMON: 503,

@@ -32,6 +32,7 @@ EXIT_STATUS = {
     Code.UNAUTHORIZED: 77,
     Code.FORBIDDEN: 77,
     Code.CONFIG_INVALID: 78,
+    Code.STATE_TOO_NEW: 78,
     Code.WEB_ROOT_MISSING: 78,
 }
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,9 @@ def serve(arguments: argparse.Namespace) -> int:
     if arguments.sysfs_root is not None:
         os.environ["ROCKFILL_SYSFS_ROOT"] = arguments.sysfs_root
     allow_many_files()  # strangers may hold as many connections as they like
-    options = app.Options(configuration, config_path, model=arguments.model, listen=arguments.listen)
+    options = app.Options(
+        configuration, config_path, model=arguments.model, listen=arguments.listen, say_token=not _to_the_journal()
+    )
     with StateDir.acquire(paths.state_dir(arguments.state_dir)) as state:
         try:
             asyncio.run(app.serve(options, state, _say))
@@ -79,6 +82,18 @@ def runtime_inspect(arguments: argparse.Namespace) -> int:
     print(f"found by      {identity.found_by.replace('_', ' ')}")
     print(f"git blob id   {identity.blob_id}")
     return 0
+
+
+def _to_the_journal() -> bool:
+    """Whether what is printed is kept in the journal, which more people may read than the state directory.
+
+    systemd.exec(5): ``JOURNAL_STREAM`` is device and inode of what it connected, which may have been replaced since.
+    """
+    try:
+        status = os.fstat(sys.stdout.fileno())
+    except (OSError, ValueError):  # closed, or no file
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _say(line: str) -> None:

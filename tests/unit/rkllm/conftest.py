@@ -27,10 +27,14 @@ from rockfill.compat.runtime import Generation
 from rockfill.rkllm.abi import Library
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 library = Library.open(Path(sys.argv[1]), Generation(sys.argv[2]))
-def attempt():
+def begin():
     param = library.default_param()
     param.model_path = sys.argv[3].encode()
     print("init", library.init(param, lambda emission: None), flush=True)
+def attempt():
+    begin()
+    run()
+def run():
     code = library.run(library.abi.token_input([2, 5, 6]), library.abi.infer_param())
     print("run", code, "destroy", library.destroy(), flush=True)
 """

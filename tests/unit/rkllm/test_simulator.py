@@ -176,7 +176,8 @@ def test_a_hung_run_ignores_abort(control: Control, in_a_process: InAProcess) ->
         Generation.V1_2_1,
         """
 import os, threading, time
-running = threading.Thread(target=attempt)
+begin()  # here: of what another thread maps, qemu does not tell the simulator that it may be executed
+running = threading.Thread(target=run)
 running.start()
 while not library.is_running(): pass
 time.sleep(0.3)  # an abort before the hang would still be heard

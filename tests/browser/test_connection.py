@@ -1,0 +1,156 @@
+"""Signing in and out, and what the page says when the daemon goes, comes back, or is another one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.driving import (
+    GONE,
+    REFUSED,
+    SOMETHING,
+    address,
+    ask_at_the_end_of,
+    editor,
+    ghost,
+    sign_in,
+    state,
+    text,
+    write,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.appliance import Appliance
+
+ADD = "def add(a, b):\n    return "
+
+
+def test_the_token_leaves_the_address_bar_and_no_script_can_read_the_session(page: Page, shared: Appliance) -> None:
+    sign_in(page, shared)
+    assert page.url == address(shared)
+    kept = page.evaluate("[document.cookie, JSON.stringify({...localStorage, ...sessionStorage}), history.length]")
+    assert kept[0] == ""
+    assert shared.token not in kept[1]
+    assert kept[2] == 2  # about:blank and the page: going back does not bring the token back
+    page.reload()
+    expect(state(page)).to_contain_text("Ready")
+
+
+def test_a_token_put_into_the_address_of_the_open_page_signs_in(page: Page, shared: Appliance) -> None:
+    page.goto(address(shared))
+    expect(page.locator("#token")).to_be_focused()
+    page.goto(f"{address(shared)}#token={shared.token}")  # only the fragment differs: nothing is loaded anew
+    expect(state(page)).to_contain_text("Ready")
+    assert page.url == address(shared)
+
+
+def test_a_wrong_token_shows_the_form_and_the_right_one_signs_in(
+    page: Page, shared: Appliance, complaints: list[str]
+) -> None:
+    complaints.append(REFUSED)
+    page.goto(f"{address(shared)}#token=wrong")
+    form = page.locator("#login")
+    expect(form.get_by_role("alert")).to_contain_text("unauthorized")
+    expect(form).to_contain_text("rockfill token")
+    assert page.url == address(shared)
+    page.locator("#token").fill(shared.token)
+    page.keyboard.press("Enter")
+    expect(form).to_be_hidden()
+    expect(state(page)).to_contain_text("Ready")
+
+
+def test_signing_out_shows_the_form_at_once_and_keeps_the_text(page: Page, shared: Appliance) -> None:
+    sign_in(page, shared)
+    write(page, ADD)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.locator("#token")).to_be_focused()
+    expect(editor(page)).to_be_hidden()
+    expect(state(page)).to_have_text("Not signed in")
+    page.reload()
+    expect(page.locator("#token")).to_be_visible()
+    page.locator("#token").fill(shared.token)
+    page.get_by_role("button", name="Sign in").click()
+    expect(state(page)).to_contain_text("Ready")
+    assert text(page) == ADD
+
+
+def test_the_page_says_when_the_daemon_is_gone_and_recovers(
+    page: Page, appliance: Appliance, complaints: list[str]
+) -> None:
+    complaints.extend(GONE)
+    sign_in(page, appliance)
+    write(page, ADD)
+    appliance.stop()
+    expect(page.get_by_role("alert")).to_contain_text("does not answer since")
+    expect(state(page)).to_contain_text("No answer")
+    expect(page.get_by_role("banner")).to_have_css("filter", "grayscale(1)")
+    expect(page.get_by_role("button", name="Complete")).to_be_disabled()
+    expect(page.locator("#readouts dl")).to_have_class("figures stale")
+    appliance.start()
+    expect(state(page)).to_contain_text("Ready")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.get_by_role("banner")).to_have_css("filter", "none")
+    ask_at_the_end_of(page, ADD)
+    expect(ghost(page)).to_have_text(SOMETHING)
+
+
+def test_a_daemon_that_hangs_is_noticed(page: Page, shared: Appliance, complaints: list[str]) -> None:
+    """The connection stays open, and nothing comes over it any more."""
+    complaints.extend(GONE)
+    answers = True
+
+    def connect(socket: object) -> None:
+        server = socket.connect_to_server()  # type: ignore[attr-defined]
+        server.on_message(lambda message: socket.send(message) if answers else None)  # type: ignore[attr-defined]
+
+    page.clock.install()
+    page.route_web_socket("**/ws", connect)
+    sign_in(page, shared)
+    answers = False
+    page.clock.run_for(20_000)
+    expect(page.get_by_role("alert")).to_contain_text("does not answer since")
+    answers = True
+    page.clock.run_for(20_000)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_page_of_another_release_says_so(page: Page, shared: Appliance) -> None:
+    page.add_init_script("addEventListener('DOMContentLoaded', () => (document.body.dataset.version = '0.0.0'))")
+    sign_in(page, shared)
+    expect(page.locator("#notices")).to_contain_text("Rockfill was updated")
+    expect(page.get_by_role("button", name="Load the new page")).to_be_visible()
+
+
+def test_the_page_works_below_a_path(page: Page, shared: Appliance) -> None:
+    """As behind a proxy: every address it uses is relative."""
+    prefix = f"http://127.0.0.1:{shared.port}/below/a/path/"
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.route(
+        prefix + "**",
+        lambda route: route.fulfill(response=route.fetch(url=route.request.url.replace(prefix, f"{shared.url}/"))),
+    )
+    sockets: list[str] = []
+    page.route_web_socket("**/ws", lambda socket: sockets.append(socket.url))
+    page.goto(f"{prefix}#token={shared.token}")
+    expect(page.locator(".cm-line span").first).to_be_visible()  # the last that is loaded: how to read the language
+    assert [url for url in asked if not url.startswith(prefix)] == []
+    assert sockets == [f"ws://127.0.0.1:{shared.port}/below/a/path/ws"]
+
+
+@pytest.mark.parametrize("view", ["complete", "models", "board", "connect"])
+def test_a_view_has_an_address_and_the_browsers_back_leads_to_it(page: Page, shared: Appliance, view: str) -> None:
+    sign_in(page, shared)
+    page.goto(f"{address(shared)}#{view}")
+    expect(page.locator(f"#{view}")).to_be_visible()
+    expect(page.get_by_role("navigation").get_by_role("link", name=view.capitalize())).to_have_attribute(
+        "aria-current", "page"
+    )
+    page.goto(f"{address(shared)}#connect")
+    expect(page.locator("#connect")).to_be_visible()
+    page.go_back()
+    expect(page.locator(f"#{view}")).to_be_visible()

@@ -1,0 +1,90 @@
+// What the page knows of the appliance, kept up to date over the link, for every view.
+
+import { Link } from "./link.js";
+
+const STALE_MS = 5_000; // figures come every second while somebody looks
+const EVENTS_KEPT = 200;
+
+class Appliance {
+  status = { state: "connecting" };
+  engine = null; // as engine.get gives it
+  stats = null; // the last of the topic stats
+  downloads = []; // the jobs of the topic downloads
+  events = []; // what happened since the page was opened, newest last
+  #link;
+  #listeners = new Set();
+  #statsMs = -Infinity;
+
+  constructor() {
+    const address = () => new URL("ws", document.baseURI).href.replace(/^http/, "ws");
+    this.#link = new Link(address, () => this.#linkChanged());
+    document.addEventListener("visibilitychange", () => this.#watchFigures());
+    setInterval(() => this.#age(), 1000);
+  }
+
+  /** Whether the figures are of now. */
+  get fresh() {
+    return this.status.state === "open" && performance.now() - this.#statsMs < STALE_MS;
+  }
+
+  /** Have `listener({topic, event})` called after every change; `topic` says of what. */
+  listen(listener) {
+    this.#listeners.add(listener);
+  }
+
+  connect = () => this.#link.connect();
+  refuse = () => this.#link.refuse();
+  retryNow = () => this.#link.retryNow();
+  call = (type, parameters, options) => this.#link.call(type, parameters, options);
+  stream = (type, parameters, event) => this.#link.stream(type, parameters, event);
+  forget = (id) => this.#link.forget(id);
+  subscribe = (key, parameters, event) => this.#link.subscribe(key, parameters, event);
+
+  #linkChanged() {
+    const { status } = this.#link;
+    const since = this.status.state === "lost" ? this.status.since : new Date();
+    this.status = { ...status, since };
+    if (status.state === "refused") Object.assign(this, { engine: null, stats: null, downloads: [], events: [] });
+    if (status.state === "open") {
+      this.subscribe("state", { topics: ["engine", "downloads", "events"] }, (event) => this.#happened(event));
+      this.#watchFigures();
+    }
+    this.#tell("link");
+  }
+
+  /** Figures are measured for whoever looks: a hidden page asks for none. */
+  #watchFigures() {
+    const parameters = document.hidden ? null : { topics: ["stats"], interval_s: 1 };
+    this.subscribe("stats", parameters, (event) => this.#happened(event));
+  }
+
+  #happened(event) {
+    switch (event.topic) {
+      case "engine":
+        this.engine = event;
+        break;
+      case "stats":
+        this.stats = event;
+        this.#statsMs = performance.now();
+        break;
+      case "downloads":
+        this.downloads = event.jobs ?? [];
+        break;
+      case "events":
+        this.events = [...this.events, { ...event, at: new Date() }].slice(-EVENTS_KEPT);
+    }
+    this.#tell(event.topic, event);
+  }
+
+  #wasFresh = false;
+  #age() {
+    if (this.#wasFresh !== this.fresh) this.#tell("age");
+    this.#wasFresh = this.fresh;
+  }
+
+  #tell(topic, event = null) {
+    for (const listener of this.#listeners) listener({ topic, event });
+  }
+}
+
+export const appliance = new Appliance();

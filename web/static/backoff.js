@@ -1,0 +1,18 @@
+// When to try again, and what to say of a connection. Pure: no clock, no network.
+
+const LONGEST_MS = 15_000;
+
+/** How long to wait before attempt number `attempt` (0 is the first after a loss). `chance` in [0, 1) spreads pages. */
+export function pauseMs(attempt, chance) {
+  const full = Math.min(LONGEST_MS, 500 * 2 ** attempt);
+  return Math.round(full * (0.75 + chance / 2));
+}
+
+/** What a watch over the silence says: "fine", "ask" for a sign of life, or "dead". */
+export function verdict({ silentMs, askedMs }) {
+  if (askedMs === null) return silentMs >= ASK_AFTER_MS ? "ask" : "fine";
+  return askedMs >= ANSWER_WITHIN_MS ? "dead" : "fine";
+}
+
+export const ASK_AFTER_MS = 10_000; // events come every second where anything happens; an idle link is asked
+export const ANSWER_WITHIN_MS = 5_000;

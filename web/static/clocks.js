@@ -1,0 +1,2 @@
+import { nothing } from "./parts.js";
+export const clocksCard = () => ({ load() {}, draw: () => nothing });

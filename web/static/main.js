@@ -1,0 +1,150 @@
+// The page: signing in, the connection, the rail with its figures, and which view is shown.
+
+import { appliance } from "./appliance.js";
+import { html, nothing, problemNote } from "./parts.js";
+import { login, logout, tokenFromAddress } from "./session.js";
+import { render } from "./vendor/lit.js";
+import { celsius, count, NONE, percent, short, time } from "./words.js";
+import { stateWords, unitOf } from "./engine.js";
+
+const at = (id) => document.getElementById(id);
+const VIEWS = {
+  complete: { title: "Complete", load: () => import("./complete.js") },
+  models: { title: "Models", load: () => import("./models.js") },
+  board: { title: "Board", load: () => import("./board.js") },
+  connect: { title: "Connect", load: () => import("./connect.js") },
+};
+let shown = null; // { name, view }
+let signInProblem = null;
+
+// Which view
+
+async function route() {
+  if (location.hash.includes("token=")) return start();
+  const name = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "complete";
+  for (const link of document.querySelectorAll("nav a")) {
+    const here = link.hash === `#${name}`;
+    if (here) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `${VIEWS[name].title} · Rockfill`;
+  const entry = VIEWS[name];
+  try {
+    entry.view ??= (await entry.load()).open(at(name), appliance);
+  } catch (error) {
+    console.error(error);
+    entry.view = null;
+    return;
+  }
+  if (shown?.name !== name) shown?.view.leave?.();
+  shown = { name, view: entry.view };
+  draw();
+  entry.view.enter?.();
+}
+
+// What is drawn, at most once a frame
+
+let asked = false;
+function changed() {
+  if (asked) return;
+  asked = true;
+  requestAnimationFrame(() => {
+    asked = false;
+    draw();
+  });
+}
+
+function draw() {
+  const { status, engine } = appliance;
+  const signedIn = status.state !== "refused";
+  document.body.classList.toggle("gone", status.state === "lost");
+  at("login").hidden = signedIn;
+  at("logout").hidden = !signedIn || status.tokenless;
+  render(signInProblem ? problemNote(signInProblem) : nothing, at("login-problem"));
+  for (const name of Object.keys(VIEWS)) at(name).hidden = !signedIn || shown?.name !== name;
+  render(notices(), at("notices"));
+  drawState(engine);
+  render(readouts(), at("readouts"));
+  if (signedIn) shown?.view.draw?.();
+}
+
+function drawState(engine) {
+  const { status } = appliance;
+  const word = status.state === "lost" ? "No answer" : status.state === "refused" ? "Not signed in" : engine ? stateWords(engine) : "Connecting…";
+  const state = status.state === "open" && engine ? (engine.paused ? "paused" : engine.state) : "unknown";
+  const model = status.state === "refused" ? null : engine?.model;
+  at("state").dataset.state = state;
+  render(html`<span class="word">${word}</span>${model ? html`<span class="model" title=${model.name}>${model.name}</span>` : nothing}`, at("state"));
+}
+
+function notices() {
+  const { status } = appliance;
+  if (status.state === "lost") {
+    return html`<div class="notice" role="alert">
+      <p><strong>The appliance does not answer</strong> since ${time(status.since)}. What you see is from before. This page goes
+        on by itself once it is back, and your text stays here.</p>
+      <p class="actions"><button type="button" @click=${() => appliance.retryNow()}>Try now</button></p>
+    </div>`;
+  }
+  if (status.state !== "open") return nothing;
+  const old = status.version && status.version !== document.body.dataset.version;
+  return html`${old
+    ? html`<div class="notice" role="status"><p><strong>Rockfill was updated to ${status.version}.</strong> This page is of
+        ${document.body.dataset.version}.</p><p class="actions"><button type="button" @click=${() => location.reload()}>Load the new page</button></p></div>`
+    : nothing}
+  ${status.tokenless ? html`<p class="notice">This network may read and complete without a token, as the configuration says.</p>` : nothing}`;
+}
+
+function readouts() {
+  const { stats, engine, fresh } = appliance;
+  const unit = unitOf(stats?.figures);
+  const load = unit.load;
+  const shownStats = [
+    [`${unit.name} load`, load === null ? NONE : count(load), "%"],
+    [`${unit.name} temperature`, unit.celsius === null ? NONE : count(unit.celsius), "°C"],
+    ["Speed", short(engine?.tokens_per_second), "tok/s"],
+  ];
+  return html`<dl class=${fresh ? "figures" : "figures stale"}>${shownStats.map(
+    ([name, value, sign]) => html`<div><dt>${name}</dt><dd>${value}<small>${value === NONE ? "" : sign}</small></dd></div>`,
+  )}</dl>`;
+}
+
+// Signing in
+
+async function signIn(token) {
+  try {
+    await login(token);
+  } catch (problem) {
+    signInProblem = problem;
+    appliance.refuse();
+    return;
+  }
+  signInProblem = null;
+  at("login").reset();
+  appliance.connect();
+}
+
+function start() {
+  const token = tokenFromAddress();
+  if (token === null) appliance.connect();
+  else signIn(token);
+  return route();
+}
+
+at("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  signIn(at("token").value.trim());
+});
+at("logout").addEventListener("click", async () => {
+  await logout().catch(() => {});
+  signInProblem = null;
+  appliance.refuse();
+});
+addEventListener("hashchange", route);
+
+appliance.listen(() => {
+  const asking = appliance.status.state === "refused" && at("login").hidden;
+  changed();
+  if (asking) requestAnimationFrame(() => at("token").focus());
+});
+start();

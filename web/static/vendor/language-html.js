@@ -1,0 +1,1 @@
+import{b as t}from"./chunk-MAJNLQEO.js";import"./chunk-DSQ6AF4W.js";import"./chunk-V6THQO6O.js";import"./chunk-R4RNBRYY.js";import"./chunk-MX2MFVDR.js";import"./chunk-MZG4ORXT.js";var o=()=>t();export{o as default};
