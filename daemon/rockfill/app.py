@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -19,10 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMessage
 
 from rockfill import paths
+from rockfill.access.connections import Connections
 from rockfill.access.hosts import HostNames
+from rockfill.access.logins import Logins
+from rockfill.access.networks import Networks
 from rockfill.access.tokens import Access
 from rockfill.api.commands import engine as engine_commands
 from rockfill.api.commands.all import COMMANDS
@@ -35,9 +38,12 @@ from rockfill.api.dialects.mistral import Mistral
 from rockfill.api.dialects.ollama import Ollama
 from rockfill.api.dialects.openai import OpenAI
 from rockfill.api.dialects.tabby import Tabby
+from rockfill.api.gate import Gate
 from rockfill.api.health import Health
+from rockfill.api.listener import listen
+from rockfill.api.login import Sessions
 from rockfill.api.pages import Pages
-from rockfill.api.server import Gate, Sessions, build
+from rockfill.api.server import build
 from rockfill.api.stats import StatsOverHttp
 from rockfill.api.ws.connection import WebSockets
 from rockfill.api.ws.subscriptions import Subscriptions
@@ -53,6 +59,7 @@ from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
 from rockfill.errors import Code, Problem
 from rockfill.evaluation.results import Results
+from rockfill.hardware.process import most_files
 from rockfill.hardware.sampler import Sampler
 from rockfill.selftest.result import SelfTestResult, key_of
 from rockfill.selftest.runner import SelfTest
@@ -64,7 +71,7 @@ from rockfill.watchdog import ServiceManager, status_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rockfill.config import Engine
+    from rockfill.config import Engine, Server
     from rockfill.downloads.libraries import Libraries
     from rockfill.engine.process import Listener
     from rockfill.link.messages import Load
@@ -105,10 +112,11 @@ async def serve(options: Options, state: StateDir, say: Callable[[str], None]) -
     """
     address = parse_address(options.listen or options.config.server.listen)
     web_root = paths.web_root(options.web_root)
-    access = Access(state.token())
+    access = Access(state.token(), state.tokens())
+    tls = _tls_context(options.config.server)
     listener = _listen(address)
     with contextlib.closing(listener), contextlib.closing(ServiceManager()) as manager:
-        appliance = _Appliance(options, state, access, web_root, listener.getsockname()[1], manager)
+        appliance = _Appliance(options, state, access, web_root, listener.getsockname()[1], manager, tls)
         await appliance.run(listener, address, say)
 
 
@@ -123,8 +131,10 @@ class _Appliance:
         web_root: Path,
         port: int,
         manager: ServiceManager,
+        tls: ssl.SSLContext | None,
     ) -> None:
         config = options.config
+        self._tls = tls
         self._options = options
         self._state = state
         self._token = state.token()
@@ -152,12 +162,22 @@ class _Appliance:
             max_queue=config.completion.max_queue,
             switch_idle_s=config.engine.switch_idle_s,
             first_token_target_s=config.completion.first_token_target_s,
+            bus=self._bus,
         )
-        gate = Gate(access, HostNames(socket.gethostname(), config.server.allowed_hosts), f"rockfill_{port}")
+        networks = Networks(
+            config.server.trusted_proxies, config.access.tokenless, insecure_lan=config.access.insecure_lan
+        )
+        self._connections = Connections(networks, config.server.max_connections_per_address, most_files() // 2)
+        hosts = HostNames(socket.gethostname(), config.server.allowed_hosts)
+        logins = Logins(access, time.monotonic)
+        gate = Gate(access, logins, hosts, networks, f"rockfill_{port}")
+        pages = Pages(web_root, open_to_some=networks.open_to_some)
         self._telemetry = Telemetry(
             Sampler(state.path), partial(_engine_figures, self._supervisor, completions), self._bus
         )
         services = {
+            "access": access,
+            "logins": logins,
             "bus": self._bus,
             "supervisor": self._supervisor,
             "completions": completions,
@@ -181,10 +201,11 @@ class _Appliance:
         }
         subscriptions = Subscriptions(self._bus, snapshots, self._watched)
         self._websockets = WebSockets(dispatch, gate, subscriptions)
+        access.when_revoked(self._websockets.revoked)
         routes = [
-            *Pages(web_root).routes(),
+            *pages.routes(),
             *Health(self._supervisor).routes(),
-            *Sessions(access, gate).routes(),
+            *Sessions(gate, pages).routes(),
             *Models(self._models, self._supervisor, time.time()).routes(),
             *OpenAI(completions).routes(),
             *Mistral(completions).routes(),
@@ -202,8 +223,6 @@ class _Appliance:
             build(routes, gate, self._in_flight),
             handle_signals=False,
             handler_cancellation=True,  # a client that goes away cancels its handler, which ends its run
-            access_log=None,
-            logger=_http_log(),
             shutdown_timeout=DRAIN_S,
         )
 
@@ -219,8 +238,9 @@ class _Appliance:
                 tasks.create_task(self._telemetry.run(), name="telemetry"),
             ]
             await self._runner.setup()
+            server: asyncio.Server | None = None
             try:
-                await web.SockSite(self._runner, listener).start()
+                server = await listen(self._runner, listener, self._connections, self._tls)
                 log.info("listening on %s:%d", *listener.getsockname()[:2])
                 self._manager.ready()
                 loading = tasks.create_task(self._first_load(say), name="first load")
@@ -231,11 +251,13 @@ class _Appliance:
                 gc.freeze()  # what is here now stays; no collection in the middle of an answer has to look at it
                 if not stop.is_set():
                     token = self._token if self._options.say_token else None
-                    for line in _addresses(address, listener.getsockname()[1], token):
+                    for line in _addresses(address, listener.getsockname()[1], token, tls=self._tls is not None):
                         say(line)
                 await stopping
             finally:
                 self._manager.stopping()
+                if server is not None:
+                    server.close()
                 for task in (*background, *self._loads):
                     task.cancel()
                 self._websockets.close_when_idle()
@@ -299,8 +321,17 @@ class _Appliance:
             log.error("the configuration stays as it was. %s", problem.message)
             return
         self._supervisor.reconfigure(_timeouts(config.engine))
+        if self._tls is not None:
+            try:
+                _load_certificate(self._tls, self._options.config.server)
+            except Problem as problem:
+                log.error("the certificate stays as it was. %s", problem.message)
         before = self._options.config
-        restart = [name for name in ("server", "rkllm", "completion") if getattr(config, name) != getattr(before, name)]
+        restart = [
+            name
+            for name in ("server", "access", "rkllm", "completion")
+            if getattr(config, name) != getattr(before, name)
+        ]
         others = f"; [{'], ['.join(restart)}] need a restart" if restart else ""
         log.warning("the deadlines of [engine] were read again%s", others)
 
@@ -399,11 +430,25 @@ def _timeouts(engine: Engine) -> Timeouts:
     )
 
 
-def _http_log() -> logging.Logger:
-    """aiohttp's own log, without a traceback for every port scan: what is not HTTP is answered 400 and forgotten."""
-    logger = logging.getLogger("rockfill.http")
-    logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage)))
-    return logger
+def _tls_context(server: Server) -> ssl.SSLContext | None:
+    """What TLS is spoken with, None if it is not."""
+    if not server.tls_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_certificate(context, server)
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, server: Server) -> None:
+    try:
+        context.load_cert_chain(server.tls_cert, server.tls_key)
+    except OSError as error:  # ssl.SSLError is one
+        raise Problem(
+            Code.CONFIG_INVALID,
+            f"The certificate {server.tls_cert} can't be used with the key {server.tls_key}: {error}.",
+            "Give [server] tls_cert and tls_key two PEM files that belong together and that Rockfill may read.",
+        ) from None
 
 
 def _listen(address: Address) -> socket.socket:
@@ -426,13 +471,14 @@ def _listen(address: Address) -> socket.socket:
         ) from None
 
 
-def _addresses(address: Address, port: int, token: str | None) -> list[str]:
+def _addresses(address: Address, port: int, token: str | None, *, tls: bool) -> list[str]:
     host = socket.gethostname() if address.everywhere else str(Address(address.host, port)).rpartition(":")[0]
+    url = f"{'https' if tls else 'http'}://{host}:{port}/"
     if token is None:
-        return [f"Listening on http://{host}:{port}/; `sudo rockfill open` prints an address that lets you in."]
+        return [f"Listening on {url}; `sudo rockfill open` prints an address that lets you in."]
     return [
         "Open this address in a browser (it holds the token; keep it to yourself):",
-        f"http://{host}:{port}/#token={token}",
+        f"{url}#token={token}",
     ]
 
 

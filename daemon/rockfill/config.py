@@ -15,6 +15,7 @@ from rockfill.decode import DecodeError, Range, decode
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 Seconds = Annotated[float, Range(0.05, 86400)]
@@ -22,8 +23,22 @@ Seconds = Annotated[float, Range(0.05, 86400)]
 
 @dataclass(frozen=True, slots=True)
 class Server:
+    """`tls_cert` and `tls_key` are paths, both or neither."""
+
     listen: str = "127.0.0.1:8012"
     allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    tls_cert: str = ""
+    tls_key: str = ""
+    max_connections_per_address: Annotated[int, Range(1, 100_000)] = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may read and complete without a token."""
+
+    insecure_lan: bool = False
+    tokenless: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +88,7 @@ class Hub:
 @dataclass(frozen=True, slots=True)
 class Config:
     server: Server = field(default_factory=Server)
+    access: Access = field(default_factory=Access)
     engine: Engine = field(default_factory=Engine)
     rkllm: Rkllm = field(default_factory=Rkllm)
     completion: Completion = field(default_factory=Completion)
@@ -110,6 +126,14 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
+def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """``192.168.1.0/24``, or one address; ValueError with a sentence where it is none."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f'must be a network such as "192.168.1.0/24" ({error})') from None
+
+
 def load(path: Path | None) -> Config:
     """The configuration in `path`, or the defaults for None.
 
@@ -133,21 +157,34 @@ def load(path: Path | None) -> Config:
         config = decode(Config, value, unknown="refuse")
     except DecodeError as error:
         mistakes += error.errors
-    mistakes += _listen_mistakes(value)
+    mistakes += _server_mistakes(value)
     if mistakes:
         raise _invalid([f"{path}: {mistake}" for mistake in mistakes])
     return config
 
 
-def _listen_mistakes(value: dict[str, object]) -> list[str]:
-    server = value.get("server")
-    listen = server.get("listen") if isinstance(server, dict) else None
-    if not isinstance(listen, str):
-        return []  # absent, or already reported as not a string
+def _server_mistakes(value: dict[str, object]) -> list[str]:
+    """What is wrong with the values of [server] and [access] beyond their types, which were reported already."""
+    server, access = (table if isinstance(table := value.get(name), dict) else {} for name in ("server", "access"))
+    mistakes = []
+    listen = server.get("listen")
+    if isinstance(listen, str):
+        mistakes += _mistake("server.listen", parse_address, listen)
+    for key, networks in (("server.trusted_proxies", server), ("access.tokenless", access)):
+        entries = networks.get(key.partition(".")[2])
+        for index, entry in enumerate(entries if isinstance(entries, list) else []):
+            if isinstance(entry, str):
+                mistakes += _mistake(f"{key}[{index}]", parse_network, entry)
+    if bool(server.get("tls_cert")) != bool(server.get("tls_key")):
+        mistakes.append("server.tls_key: goes with tls_cert; both are needed")
+    return mistakes
+
+
+def _mistake(key: str, parse: Callable[[str], object], text: str) -> list[str]:
     try:
-        parse_address(listen)
+        parse(text)
     except ValueError as error:
-        return [f"server.listen: {error}"]
+        return [f"{key}: {error}"]
     return []
 
 

@@ -21,6 +21,7 @@ class Code(StrEnum):
     INVALID_VALUE = "invalid_value"
     INVALID_FORMAT = "invalid_format"
     ID_REUSE = "id_reuse"
+    REQUEST_TIMEOUT = "request_timeout"
     TOO_MANY_REQUESTS = "too_many_requests"
     UNSUPPORTED = "unsupported"
     BODY_TOO_LARGE = "body_too_large"

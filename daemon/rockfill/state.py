@@ -178,6 +178,18 @@ class StateDir:
         self._selftests = {**self.selftests(), key: dict(result)}
         _write_atomically(self.path / "selftests.json", json.dumps(self._selftests, indent=1).encode() + b"\n")
 
+    def tokens(self) -> list[Any]:
+        """The named tokens, as they were given to `keep_tokens`. None if they can't be read, so that nobody gets in."""
+        try:
+            value = json.loads((self.path / "tokens.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return []
+        return value if isinstance(value, list) else []
+
+    def keep_tokens(self, tokens: Sequence[Any]) -> None:
+        """Store the named tokens."""
+        _write_atomically(self.path / "tokens.json", json.dumps(tokens, indent=1).encode() + b"\n")
+
     def history(self) -> list[Any]:
         """The stored lifecycle events, as they were given to `keep_history`."""
         return self._stored_list("history.json")

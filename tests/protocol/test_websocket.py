@@ -162,7 +162,8 @@ async def test_a_completion_streams_its_text_and_ends_once(speaking: ScriptedApp
         assert started == {"id": 1, "type": "result", "success": True, "result": {"model": "fake"}}
         delta, done = await socket.says(), await socket.says()
         assert delta == {"id": 1, "type": "event", "event": {"type": "complete.delta", "text": "a + b"}}
-        assert set(done["event"]) == {"type", "text", "finish_reason", "trimmed", "ignored", "timings"}
+        told = {"finish_reason", "trimmed", "reused_tokens", "from_memory", "ignored", "timings"}
+        assert set(done["event"]) == {"type", "text", *told}
         assert (done["event"]["type"], done["event"]["text"]) == ("complete.done", "a + b")
         assert (await socket.hears({"id": 2, "type": "ping"}))["id"] == 2
 

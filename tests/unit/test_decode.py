@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rockfill.api.commands.all import COMMANDS
 from rockfill.api.dialects.openai import CompletionBody
-from rockfill.api.server import Login
+from rockfill.api.login import Login
 from rockfill.config import Config
 from rockfill.decode import DecodeError, MaxLength, Range, decode, decode_request
 from rockfill.errors import Code, Problem

@@ -352,8 +352,7 @@ class CompleteView {
   }
 
   #readings() {
-    const { timings, trimmed } = this.#outcome ?? {};
-    const reused = timings?.reused_tokens;
+    const { timings, trimmed, reused_tokens: reused } = this.#outcome ?? {};
     const rate = timings?.decode_ms && timings.generated_tokens ? timings.generated_tokens / (timings.decode_ms / 1000) : null;
     const cut = trimmed && [
       trimmed.prefix_chars && `${plural(trimmed.prefix_chars, "character")} before`,

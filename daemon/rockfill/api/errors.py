@@ -21,6 +21,7 @@ STATUS: Mapping[Code, int] = {
     Code.INVALID_VALUE: 400,
     Code.INVALID_FORMAT: 400,
     Code.ID_REUSE: 400,
+    Code.REQUEST_TIMEOUT: 408,
     Code.TOO_MANY_REQUESTS: 429,
     Code.UNSUPPORTED: 400,
     Code.BODY_TOO_LARGE: 413,

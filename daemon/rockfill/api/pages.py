@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+import jinja2
 from aiohttp import hdrs, web
 
 from rockfill import __version__
-from rockfill.api.server import SECURITY_HEADERS, Route
+from rockfill.api.server import CONTENT_SECURITY_POLICY, Route
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
 
 FOREVER = "public, max-age=31536000, immutable"  # safe, as the address changes with every byte of every file
 PACKED_ALREADY = frozenset({".woff2", ".png", ".webp"})
@@ -36,11 +39,11 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """Everything that a browser may get. `edition` names this very set of files; `render` makes the page."""
+    """Everything that a browser may get. `edition` names this very set of files; `template` gives one by its name."""
 
     edition: str
     files: dict[str, _File]
-    render: Callable[..., str]
+    template: Callable[[str], jinja2.Template]
 
 
 class Pages:
@@ -50,8 +53,10 @@ class Pages:
     load, and never mixes two releases.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, open_to_some: bool) -> None:
+        """`open_to_some`: somebody gets in without a token, which every page says."""
         self._site = cache(lambda: _read(root))
+        self._open_to_some = open_to_some
 
     def routes(self) -> list[Route]:
         return [
@@ -65,12 +70,35 @@ class Pages:
         headers: dict[str, str] = {hdrs.VARY: "Accept"}
         if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
             return web.Response(text="Ollama is running", headers=headers)
+        return await self.render("page.html", headers=headers)
+
+    async def render(
+        self,
+        name: str,
+        below: str = "",
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        **values: object,
+    ) -> web.Response:
+        """The page that template `name` makes. `below` leads from its address to that of the first one.
+
+        `nonce` in a template is what a ``<style>`` needs to be heeded, such as those that the code editor makes.
+        """
         site = await asyncio.to_thread(self._site)
-        nonce = secrets.token_urlsafe(16)  # for the styles that the code editor makes
-        policy = SECURITY_HEADERS["Content-Security-Policy"]
-        headers["Content-Security-Policy"] = f"{policy}; style-src 'self' 'nonce-{nonce}'"
-        text = site.render(version=__version__, static=f"static/{site.edition}", nonce=nonce)
-        return web.Response(text=text, content_type="text/html", headers=headers)
+        nonce = secrets.token_urlsafe(16)
+        template = await asyncio.to_thread(site.template, name)
+        text = template.render(
+            version=__version__,
+            static=f"{below}static/{site.edition}",
+            nonce=nonce,
+            open_to_some=self._open_to_some,
+            **values,
+        )
+        response = web.Response(text=text, status=status, content_type="text/html", headers=headers)
+        policy = f"{CONTENT_SECURITY_POLICY}; style-src 'self' 'nonce-{nonce}'"
+        response.headers["Content-Security-Policy"] = policy
+        return response
 
     async def static(self, request: web.Request) -> web.StreamResponse:
         site = await asyncio.to_thread(self._site)
@@ -98,7 +126,7 @@ def _read(root: Path) -> _Site:
     digest = hashlib.sha256()
     for name, file in files.items():
         digest.update(f"{name}\0{len(file.content)}\0".encode() + file.content)
-    return _Site(digest.hexdigest()[:16], files, environment.get_template("page.html").render)
+    return _Site(digest.hexdigest()[:16], files, environment.get_template)
 
 
 def _file(path: Path) -> _File:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from rockfill.errors import Code, Problem
+from rockfill.errors import Code, Problem, ProblemInfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -24,7 +24,7 @@ HEARTBEAT_S = 45.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 Json = dict[str, Any]
-_BROKEN_OFF = Problem(Code.NO_DAEMON, "The connection to Rockfill broke off.", "Ask again.")
+_BROKEN_OFF = ProblemInfo(Code.NO_DAEMON, "The connection to Rockfill broke off.", "Ask again.")
 
 
 class Client:
@@ -134,7 +134,7 @@ class Client:
                 Code.INVALID_VALUE, f'"{self._url}" is no address.', "Write it like http://rock5.local:8012."
             ) from error
         except aiohttp.ClientError:
-            raise _BROKEN_OFF from None
+            raise _BROKEN_OFF.raised() from None
         said = _object(greeting.data) if greeting.type is aiohttp.WSMsgType.TEXT else {}
         if said.get("type") == "auth_ok":
             return socket
@@ -172,11 +172,11 @@ class Client:
 
     async def _post(self, frame: Mapping[str, Any]) -> None:
         if self._over:
-            raise _BROKEN_OFF
+            raise _BROKEN_OFF.raised()
         try:
             await self._socket.send_str(json.dumps(frame))
         except ConnectionError:
-            raise _BROKEN_OFF from None
+            raise _BROKEN_OFF.raised() from None
 
     async def _post_quietly(self, type_: str, parameters: Mapping[str, Any]) -> None:
         """Send a command that nobody waits for, if there still is a connection."""
@@ -187,7 +187,7 @@ class Client:
     async def _event(self, id_: int) -> Json:
         event = await self._events[id_].get()
         if event is None:
-            raise _BROKEN_OFF
+            raise _BROKEN_OFF.raised()
         return event
 
     async def _read(self) -> None:
@@ -199,7 +199,7 @@ class Client:
             self._over = True
             for settled in self._results.values():
                 if not settled.done():
-                    settled.set_exception(_BROKEN_OFF)
+                    settled.set_exception(_BROKEN_OFF.raised())
             for queue in self._events.values():
                 queue.put_nowait(None)
 

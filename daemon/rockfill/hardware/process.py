@@ -34,6 +34,11 @@ def allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def most_files() -> int:
+    """How many files this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def forbid_core_dumps() -> None:
     """No core file: it would hold gigabytes of weights, and the user's code."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)

@@ -14,6 +14,7 @@ from rockfill.api.commands import (
     runtimes,
     selftest,
     stats,
+    tokens,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ COMMANDS: tuple[Command, ...] = (
     evaluations.list_results,
     stats.get,
     stats.history,
+    tokens.get,
+    tokens.link,
+    tokens.add,
+    tokens.list_tokens,
+    tokens.revoke,
     connection.subscribe,
     connection.unsubscribe,
     connection.ping,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from rockfill.access.tokens import Scope
 from rockfill.api.commands.table import Caller, Connection, Json, NoParameters, command
-from rockfill.api.server import forbidden
+from rockfill.api.gate import forbidden
 from rockfill.bus import Topic
 from rockfill.decode import MaxLength, Range
 from rockfill.errors import Code, Problem

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import web
+
 from rockfill import __version__
 from rockfill.api.commands.all import COMMANDS
 from rockfill.api.commands.table import NoParameters
-from rockfill.api.errors import STATUS, WEBSOCKET_CODES, dumps, json_response
+from rockfill.api.errors import STATUS, WEBSOCKET_CODES, dumps
 from rockfill.api.schema import schema
 from rockfill.api.server import Route
 from rockfill.api.ws.frames import PROTOCOL_VERSION
@@ -16,8 +18,6 @@ from rockfill.bus import Topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from aiohttp import web
 
     from rockfill.api.commands.table import Command
 
@@ -107,8 +107,11 @@ def _limits(property_: dict[str, Any]) -> str:
 class ProtocolDocument:
     """``GET /api/protocol.json``, open to everybody: it holds nothing that the source does not."""
 
+    def __init__(self) -> None:
+        self._written = dumps(protocol())
+
     def routes(self) -> list[Route]:
         return [Route("GET", "/api/protocol.json", self.get, None)]
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        return json_response(protocol())
+        return web.Response(body=self._written, content_type="application/json")

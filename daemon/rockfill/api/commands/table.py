@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rockfill.access.tokens import Scope
-from rockfill.api.server import forbidden
+from rockfill.api.gate import forbidden
 from rockfill.decode import decode_request
 from rockfill.errors import Code, Problem
 
@@ -46,9 +46,10 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who runs a command. `connection` is None over HTTP."""
+    """Who runs a command. `client` tells one from another; `connection` is None over HTTP."""
 
     scopes: frozenset[Scope]
+    client: str = ""
     connection: Connection | None = None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
+from rockfill.api.gate import CLIENT
 from rockfill.completion.scheduler import Priority
 from rockfill.decode import MaxLength, Range
 from rockfill.errors import Code, Problem
@@ -72,4 +73,4 @@ def refuse(name: str, why: str) -> Problem:
 
 def client_of(request: web.Request) -> str:
     """What tells one editor from another, as far as a request shows it."""
-    return f"{request.remote} {request.headers.get('User-Agent', '')}"
+    return f"{request[CLIENT]} {request.headers.get('User-Agent', '')}"

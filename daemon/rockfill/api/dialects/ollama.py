@@ -18,7 +18,7 @@ from rockfill.api.dialects.asking import Share, Stops, Temperature, client_of, d
 from rockfill.api.dialects.listing import capabilities, details, facts_of, listed_model, modified_at
 from rockfill.api.dialects.streaming import HOLE, NDJSON, extension, respond
 from rockfill.api.errors import dumps, json_response
-from rockfill.api.server import Gate, Route, read_json
+from rockfill.api.server import Route, read_json
 from rockfill.completion.service import CompletionRequest
 from rockfill.decode import MaxLength, decode_request
 from rockfill.errors import Code, Problem
@@ -29,6 +29,7 @@ from rockfill.snapshots import Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rockfill.api.gate import Gate
     from rockfill.completion.service import CompletionResult, CompletionService
     from rockfill.engine.supervisor import Supervisor
     from rockfill.snapshots import EngineSnapshot, Target

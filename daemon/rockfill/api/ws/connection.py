@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from aiohttp import WSMsgType, web
 
 from rockfill.api.commands.table import Caller
+from rockfill.api.dialects.asking import client_of
 from rockfill.api.errors import dumps, frame_error, info_of
-from rockfill.api.server import MAX_BODY_BYTES, Route, refuse_other_origins
+from rockfill.api.server import MAX_BODY_BYTES, Route
 from rockfill.api.ws import frames
 from rockfill.api.ws.outbox import Outbox, Overflow
 from rockfill.decode import DecodeError
@@ -23,9 +24,9 @@ from rockfill.errors import Code, Problem, ProblemInfo
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rockfill.access.tokens import Scope
+    from rockfill.access.tokens import Visitor
     from rockfill.api.commands.table import Command, Dispatch
-    from rockfill.api.server import Gate
+    from rockfill.api.gate import Gate
     from rockfill.api.ws.subscriptions import Subscription, Subscriptions
     from rockfill.bus import Topic
 
@@ -59,12 +60,12 @@ class WebSockets:
         return [Route("GET", "/ws", self.serve, None)]
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        refuse_other_origins(request, unknown=True)
-        scopes = self._gate.scopes(request)
+        visitor = self._gate.visitor(request)
+        self._gate.refuse_other_origins(request, unknown=True)
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, compress=False, max_msg_size=MAX_BODY_BYTES)
         await socket.prepare(request)
-        authenticate = partial(self._gate.scopes_of_token, request)
-        connection = _Connection(socket, request, self._dispatch, self._subscriptions, scopes, authenticate)
+        log_in = partial(self._gate.log_in, request)
+        connection = _Connection(socket, request, self._dispatch, self._subscriptions, visitor, log_in)
         self._connections.add(connection)
         try:
             if self._closing:
@@ -73,6 +74,11 @@ class WebSockets:
         finally:
             self._connections.discard(connection)
         return socket
+
+    def revoked(self, token_name: str) -> None:
+        """End the connections of those who came by that token."""
+        for connection in self._connections:
+            connection.revoked(token_name)
 
     def close_when_idle(self) -> None:
         """End every connection as soon as none of its commands runs any more."""
@@ -88,15 +94,15 @@ class _Connection:
         request: web.Request,
         dispatch: Dispatch,
         subscriptions: Subscriptions,
-        scopes: frozenset[Scope],
-        authenticate: Callable[[str], frozenset[Scope]],
+        visitor: Visitor | None,
+        log_in: Callable[[str], Visitor],
     ) -> None:
         self._socket = socket
         self._request = request
         self._dispatch = dispatch
         self._subscriptions = subscriptions
-        self._scopes = scopes
-        self._authenticate = authenticate
+        self._visitor = visitor
+        self._log_in = log_in
         self._outbox = Outbox(_delta)
         self._tasks = asyncio.TaskGroup()
         self._writing = False
@@ -111,7 +117,7 @@ class _Connection:
         """Serve the client until it goes, or is sent away."""
         async with self._tasks:
             try:
-                if self._scopes or await self._is_let_in():
+                if self._visitor is not None or await self._is_let_in():
                     self._send(frames.greeting("auth_ok"))
                     async for message in self._socket:
                         self._received(message.data if message.type is WSMsgType.TEXT else None)
@@ -126,6 +132,10 @@ class _Connection:
     def close_when_idle(self) -> None:
         self._closing = True
         self._close_if_idle()
+
+    def revoked(self, token_name: str) -> None:
+        if self._visitor is not None and self._visitor.token_name == token_name:
+            self._drop()
 
     # ---- letting in
 
@@ -157,7 +167,7 @@ class _Connection:
                     f"Protocol {auth.protocol} is not spoken here.",
                     f"This release speaks protocol {frames.PROTOCOL_VERSION}.",
                 )
-            self._scopes = self._authenticate(auth.token)
+            self._visitor = self._log_in(auth.token)
         except DecodeError:
             return AUTH_MISSING
         except Problem as problem:
@@ -197,7 +207,8 @@ class _Connection:
         call = _Call(self, frame.id)
         try:
             command = self._dispatch.find(frame.type)
-            caller = Caller(self._scopes, call)
+            assert self._visitor is not None
+            caller = Caller(self._visitor.scopes, client_of(self._request), call)
             if command.streams:
                 await self._stream(command, frame, caller)
             else:
@@ -297,7 +308,7 @@ class _Connection:
         self._close_if_idle()
 
     def _drop(self) -> None:
-        """End a connection whose client does not read, without waiting for it to say goodbye."""
+        """End the connection without waiting for its client, who may not read, to say goodbye."""
         transport = self._request.transport
         if transport is not None:
             transport.abort()
