@@ -173,9 +173,9 @@ def test_a_source_that_fails_again_and_again_is_told_once_an_hour(tree: Tree, ca
             assert len(fixture.of(Topic.EVENTS)) == len(caplog.records)
             return len(caplog.records)
 
-        for minute in range(130):
-            await asyncio.sleep(60)
-            tree.put(NPU_TEMP, "garbage" if minute % 2 else "46300\n")
+        for turn in range(160):
+            await asyncio.sleep(53)  # before the next sample would come by itself
+            tree.put(NPU_TEMP, "garbage" if turn % 2 else "46300\n")
             figures = (await fixture.telemetry.stats()).figures
             assert figures["npu.temp_celsius"] in (46.3, None)
         assert told() == 3
