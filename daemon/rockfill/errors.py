@@ -72,6 +72,7 @@ class Code(StrEnum):
     ALREADY_RUNNING = "already_running"
     WEB_ROOT_MISSING = "web_root_missing"
     NO_DAEMON = "no_daemon"
+    CLOCKS_STUCK = "clocks_stuck"
     FILE_UNREADABLE = "file_unreadable"
     SANDBOX_MISSING = "sandbox_missing"
 

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import threading
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rockfill.decode import DecodeError, decode
@@ -49,13 +49,16 @@ class Choices:
     """What people chose; None where nobody chose yet.
 
     `model` is the name of the model to run, `wanted` the variant to fetch and then run in its place, `runtime` the
-    version of Rockchip's runtime to run models with, whatever they were made for.
+    version of Rockchip's runtime to run models with, whatever they were made for. `clock_policy` and `fixed_mhz` are
+    those of `clocks.set`.
     """
 
     version: int = STATE_VERSION
     model: str | None = None
     wanted: Wanted | None = None
     runtime: str | None = None
+    clock_policy: str | None = None
+    fixed_mhz: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,24 @@ class StateDir:
         except (OSError, ValueError, RecursionError):
             return []
         return value if isinstance(value, list) else []
+
+    def clocks(self) -> Any:
+        """What `keep_clocks` stored last, None if there is nothing."""
+        try:
+            return json.loads((self.path / "clocks.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def keep_clocks(self, value: Mapping[str, Any] | None) -> None:
+        """Store which clocks are held and what they were before; None once they are given back."""
+        path = self.path / "clocks.json"
+        if value is not None:
+            _write_atomically(path, json.dumps(value, indent=1).encode() + b"\n")
+            return
+        try:
+            path.unlink(missing_ok=True)  # if a power cut undoes this, the next boot's id says that it is old
+        except OSError as error:
+            raise _unusable(self.path, error) from None
 
     def choose(self, choices: Choices) -> None:
         """Write `choices` down."""

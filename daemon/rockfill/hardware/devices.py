@@ -42,9 +42,18 @@ class ScaledDevice:
     frequencies_hz: tuple[int, ...]
 
     @property
-    def writable(self) -> bool:
-        """Whether this process may set its governor and both limits."""
-        return all(os.access(path, os.W_OK) for path in (self.governor_path, self.min_path, self.max_path))
+    def files(self) -> tuple[str, str, str]:
+        """Its governor, minimum and maximum, as paths below the root: what `ClockFiles` takes."""
+        governor, low, high = (
+            path.relative_to(sysfs.root()).as_posix() for path in (self.governor_path, self.min_path, self.max_path)
+        )
+        return governor, low, high
+
+    @property
+    def not_writable(self) -> tuple[str, ...]:
+        """Those of its governor and limits that this process may not set."""
+        paths = (self.governor_path, self.min_path, self.max_path)
+        return tuple(str(path) for path in paths if not os.access(path, os.W_OK))
 
 
 _DEVFREQ_KINDS = (("npu", Kind.NPU), ("dmc", Kind.DDR), ("gpu", Kind.GPU), ("mali", Kind.GPU))
@@ -113,3 +122,21 @@ def _words(path: Path) -> tuple[str, ...]:
 
 def _numbers(path: Path, unit_hz: int) -> tuple[int, ...]:
     return tuple(sorted({int(word) * unit_hz for word in _words(path) if word.isdigit()}))
+
+
+class ClockFiles:
+    """Governors and limits, by their path below the root.
+
+    The unit makes them writable for the group `rockfill` at its start; without that only root may write them.
+    """
+
+    def read(self, file: str) -> str | None:
+        return sysfs.read_text(sysfs.root() / file)
+
+    def write(self, file: str, value: str) -> None:
+        """Raises OSError: PermissionError, or what the driver says to the value."""
+        fd = os.open(sysfs.root() / file, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)

@@ -28,9 +28,14 @@ class OwnThread:
         self._name = name
         self._thread: _Thread | None = None
         self._left_behind: list[_Thread] = []
+        self._turn = asyncio.Lock()
 
     async def call(self, function: Callable[[], T], timeout_s: float) -> T:
-        """What `function` returns or raises; TimeoutError if it does neither in time. One call at a time, please."""
+        """What `function` returns or raises; TimeoutError if it does neither in time, once it is its turn."""
+        async with self._turn:
+            return await self._call(function, timeout_s)
+
+    async def _call(self, function: Callable[[], T], timeout_s: float) -> T:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
 
