@@ -48,8 +48,10 @@ from rockfill.api.stats import StatsOverHttp
 from rockfill.api.ws.connection import WebSockets
 from rockfill.api.ws.subscriptions import Subscriptions
 from rockfill.bus import Bus, Event, Topic
+from rockfill.clocks.keeper import Keeper
+from rockfill.clocks.service import ClockService
 from rockfill.completion.service import CompletionService
-from rockfill.config import Address, Config, parse_address
+from rockfill.config import Address, ClockPolicy, Clocks, Config, parse_address
 from rockfill.config import load as load_configuration
 from rockfill.downloads.libraries import board_facts, build_libraries
 from rockfill.engine.events import Timeouts
@@ -59,6 +61,8 @@ from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
 from rockfill.errors import Code, Problem
 from rockfill.evaluation.results import Results
+from rockfill.hardware.board import boot_id
+from rockfill.hardware.devices import ClockFiles
 from rockfill.hardware.process import most_files
 from rockfill.hardware.sampler import Sampler
 from rockfill.selftest.result import SelfTestResult, key_of
@@ -175,6 +179,9 @@ class _Appliance:
         self._telemetry = Telemetry(
             Sampler(state.path), partial(_engine_figures, self._supervisor, completions), self._bus
         )
+        self._clocks = ClockService(
+            Keeper(ClockFiles(), state, boot_id), _clock_settings(config, state), self._bus, self._hottest_celsius
+        )
         services = {
             "access": access,
             "logins": logins,
@@ -192,6 +199,7 @@ class _Appliance:
             "run_model": self._run_model,
             "evaluations": Results(state.evaluations()),
             "telemetry": self._telemetry,
+            "clocks": self._clocks,
         }
         dispatch = Dispatch(COMMANDS, services)
         snapshots = {
@@ -236,6 +244,7 @@ class _Appliance:
                 tasks.create_task(self._keep_history(), name="history"),
                 tasks.create_task(self._libraries.run(), name="downloads"),
                 tasks.create_task(self._telemetry.run(), name="telemetry"),
+                tasks.create_task(self._clocks.run(), name="clocks"),
             ]
             await self._runner.setup()
             server: asyncio.Server | None = None
@@ -291,9 +300,14 @@ class _Appliance:
         if self._history.record(snapshot, self._supervisor.last_lines):
             self._history_changed.set()
         self._telemetry.engine_changed()
+        self._clocks.engine_changed(snapshot)
         for event in self._herald.events(snapshot):
             self._bus.publish(event)
         self._bus.publish(engine_commands.changed(self._supervisor, self._completions, self._models))
+
+    async def _hottest_celsius(self) -> float | None:
+        celsius = (await self._telemetry.stats()).figures["soc.hottest_celsius"]
+        return celsius if isinstance(celsius, int | float) else None
 
     def _watched(self, topic: Topic, subscribers: int) -> None:
         if topic is Topic.STATS:
@@ -329,7 +343,7 @@ class _Appliance:
         before = self._options.config
         restart = [
             name
-            for name in ("server", "access", "rkllm", "completion")
+            for name in ("server", "access", "rkllm", "completion", "clocks")
             if getattr(config, name) != getattr(before, name)
         ]
         others = f"; [{'], ['.join(restart)}] need a restart" if restart else ""
@@ -395,6 +409,14 @@ async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str],
         runtime = f" on {facts.runtime}" if facts else ""
         note = ", a small demonstration model" if target.demonstration else ""
         say(f"Running {target.name}{note}{runtime}.")
+
+
+def _clock_settings(config: Config, state: StateDir) -> Clocks:
+    """What was chosen stands above the configuration."""
+    choices = state.choices()
+    if choices.clock_policy not in set(ClockPolicy):
+        return config.clocks
+    return replace(config.clocks, policy=ClockPolicy(choices.clock_policy), fixed_mhz=choices.fixed_mhz)
 
 
 def _engine_figures(supervisor: Supervisor, completions: CompletionService) -> EngineFigures:

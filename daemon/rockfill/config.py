@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 from rockfill.decode import DecodeError, Range, decode
@@ -76,6 +77,33 @@ class Completion:
     max_queue: Annotated[int, Range(0, 10_000)] = 64
 
 
+class ClockPolicy(StrEnum):
+    """When clocks are raised."""
+
+    AUTO = "auto"
+    LOADED = "loaded"
+    ALWAYS = "always"
+    OFF = "off"
+
+
+class ClockDevice(StrEnum):
+    NPU = "npu"
+    CPU = "cpu"
+    DDR = "ddr"
+    GPU = "gpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """How the board's clocks are set. Their reasons stand in the example file."""
+
+    policy: ClockPolicy = ClockPolicy.AUTO
+    idle_s: Annotated[float, Range(0, 86400)] = 30.0
+    devices: tuple[ClockDevice, ...] = (ClockDevice.NPU, ClockDevice.CPU, ClockDevice.DDR)
+    fixed_mhz: dict[str, Annotated[int, Range(1, 10_000)]] = field(default_factory=dict)
+    hot_celsius: Annotated[float, Range(40, 110)] = 85.0
+
+
 @dataclass(frozen=True, slots=True)
 class Hub:
     """Where models and runtimes are fetched from; `bandwidth_limit_mb_s` 0 is no limit."""
@@ -93,6 +121,7 @@ class Config:
     rkllm: Rkllm = field(default_factory=Rkllm)
     completion: Completion = field(default_factory=Completion)
     hub: Hub = field(default_factory=Hub)
+    clocks: Clocks = field(default_factory=Clocks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rockfill import __version__
+from rockfill.config import ClockPolicy
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ environment:
 
 exit status:
   0 ok, 1 failed, 2 wrong usage, 69 no daemon, 77 unauthorised, 78 configuration"""
+
+POLICIES = "auto (while a model works), loaded (while one is loaded), always, or off"
 
 EXIT_STATUS = {
     Code.NO_DAEMON: 69,
@@ -94,6 +97,22 @@ def parser() -> argparse.ArgumentParser:
     stats.add_argument("--json", action="store_true", help="print them as JSON, with --watch an object a line")
     _remote(stats)
     stats.set_defaults(run=("figures", "stats"))
+
+    clocks = commands.add_parser("clocks", help="how the board's clocks are set, and why")
+    clocks.add_argument("--json", action="store_true", help="print it as JSON")
+    _remote(clocks)
+    clocks.set_defaults(run=("clocks", "clocks"))
+    clocks_commands = clocks.add_subparsers(dest="clocks_command", metavar="COMMAND")
+    clocks_set = clocks_commands.add_parser("set", help="say when clocks are raised")
+    clocks_set.add_argument("policy", choices=[policy.value for policy in ClockPolicy], metavar="POLICY", help=POLICIES)
+    clocks_set.add_argument(
+        "--fix", action="append", default=[], metavar="DEVICE=MHZ", help="put a device at one frequency instead"
+    )
+    clocks_restore = clocks_commands.add_parser("restore", help="give all clocks back as they were found")
+    for command, function in ((clocks_set, "set_policy"), (clocks_restore, "restore")):
+        command.add_argument("--json", action="store_true", help="print the answer as JSON")
+        _remote(command)
+        command.set_defaults(run=("clocks", function))
 
     logs = commands.add_parser("logs", help="what the engine printed last")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it prints more")

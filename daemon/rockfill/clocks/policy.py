@@ -2,59 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from rockfill.config import ClockDevice, ClockPolicy, Clocks
 from rockfill.snapshots import Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rockfill.hardware.devices import ScaledDevice
-
-
-class Policy(StrEnum):
-    """When clocks are raised."""
-
-    AUTO = "auto"  # while a model works, and for a while after
-    LOADED = "loaded"
-    ALWAYS = "always"
-    OFF = "off"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """`devices` are kinds of them ("npu", "cpu", "ddr", "gpu"); `fixed_mhz` sets single ones, by name or kind, to one
-    frequency. Above `hot_celsius` clocks are lowered."""
-
-    policy: Policy = Policy.AUTO
-    idle_s: float = 30.0
-    hot_celsius: float = 85.0
-    devices: tuple[str, ...] = ("npu", "cpu", "ddr")
-    fixed_mhz: Mapping[str, int] = field(default_factory=dict)
 
 
 WORKING = (Phase.LOADING, Phase.BUSY)
 LOADED = (Phase.LOADING, Phase.READY, Phase.BUSY)
 
 
-def raised_for_s(policy: Policy, phase: Phase, idle_s: float, since_work_s: float) -> float:
+def raised_for_s(policy: ClockPolicy, phase: Phase, idle_s: float, since_work_s: float) -> float:
     """For how long yet clocks are to be raised: infinity until something happens, 0 not at all."""
     match policy:
-        case Policy.OFF:
+        case ClockPolicy.OFF:
             return 0.0
-        case Policy.ALWAYS:
+        case ClockPolicy.ALWAYS:
             return float("inf")
-        case Policy.LOADED:
+        case ClockPolicy.LOADED:
             return float("inf") if phase in LOADED else 0.0
-        case Policy.AUTO:
+        case ClockPolicy.AUTO:
             if phase in WORKING:
                 return float("inf")
             return max(0.0, idle_s - since_work_s) if phase in LOADED else 0.0
 
 
 def wanted(
-    devices: Sequence[ScaledDevice], base: Mapping[str, str | None], settings: Settings, lowered_steps: int
+    devices: Sequence[ScaledDevice], base: Mapping[str, str | None], settings: Clocks, lowered_steps: int
 ) -> dict[str, str]:
     """What the files of the chosen devices should hold while clocks are raised, by file.
 
@@ -87,7 +67,7 @@ def wanted(
     return files
 
 
-def fixed_hz(device: ScaledDevice, settings: Settings) -> int | None:
+def fixed_hz(device: ScaledDevice, settings: Clocks) -> int | None:
     """The frequency that is asked for it, if it has that."""
     mhz = settings.fixed_mhz.get(device.name, settings.fixed_mhz.get(device.kind.value))
     return mhz * 1_000_000 if mhz is not None and mhz * 1_000_000 in device.frequencies_hz else None
@@ -102,7 +82,7 @@ DOWN_S = 5.0
 UP_S = 20.0
 
 # Memory gives off little of the heat, and its clock decides the speed: it is not lowered.
-_HEATING = ("npu", "cpu", "gpu")
+_HEATING = (ClockDevice.NPU, ClockDevice.CPU, ClockDevice.GPU)
 
 
 @dataclass(frozen=True, slots=True)

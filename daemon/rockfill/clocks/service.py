@@ -17,16 +17,15 @@ from rockfill.clocks.policy import (
     STEP_PERCENT,
     WORKING,
     Guard,
-    Policy,
-    Settings,
     fixed_hz,
     guarded,
     raised_for_s,
     wanted,
 )
+from rockfill.config import ClockDevice, ClockPolicy, Clocks
 from rockfill.errors import Code, Problem
 from rockfill.hardware import sysfs
-from rockfill.hardware.devices import ClockFiles, Kind, scaled_devices
+from rockfill.hardware.devices import ClockFiles, scaled_devices
 from rockfill.hardware.own_thread import OwnThread
 from rockfill.snapshots import Phase
 
@@ -59,7 +58,7 @@ class DeviceClock:
     `not_writable` are those of its files that we may not write."""
 
     name: str
-    kind: Kind
+    kind: ClockDevice
     governor: str | None
     current_hz: int | None
     min_hz: int | None
@@ -80,10 +79,10 @@ class ClockProblem:
 
 
 @dataclass(frozen=True, slots=True)
-class Clocks:
+class ClockState:
     """All of it. `lowered_percent` is what heat takes off the highest frequencies."""
 
-    policy: Policy
+    policy: ClockPolicy
     fixed_mhz: Mapping[str, int]
     raised: bool
     hot: bool
@@ -97,7 +96,7 @@ class ClockService:
     """The lease on the clocks, driven by what the engine does. `run` must be running for anything to happen."""
 
     def __init__(
-        self, keeper: Keeper, settings: Settings, bus: Bus, hottest_celsius: Callable[[], Awaitable[float | None]]
+        self, keeper: Keeper, settings: Clocks, bus: Bus, hottest_celsius: Callable[[], Awaitable[float | None]]
     ) -> None:
         """`hottest_celsius` is asked only while a model works, or heat has lowered clocks."""
         self._keeper = keeper
@@ -109,7 +108,7 @@ class ClockService:
         self._worked_s = self._heat_s = -math.inf
         self._guard = Guard()
         self._raised = self._suspended = False
-        self._applied: tuple[Settings, int | None] | None = None
+        self._applied: tuple[Clocks, int | None] | None = None
         self._changed = asyncio.Event()
         self._applying = asyncio.Lock()
         self._stuck: Problem | None = None
@@ -124,7 +123,7 @@ class ClockService:
         self._suspended = False
         self._changed.set()
 
-    async def configure(self, settings: Settings) -> Clocks:
+    async def configure(self, settings: Clocks) -> ClockState:
         """Do as `settings` say from now on. Raises `invalid_value` for a device or frequency that there is not."""
         check(settings, await self._aside(scaled_devices))
         self.settings, self._suspended = settings, False
@@ -132,16 +131,16 @@ class ClockService:
         self._changed.set()
         return await self.clocks()
 
-    async def give_back(self) -> Clocks:
+    async def give_back(self) -> ClockState:
         """Give all clocks back, until the engine changes its state the next time."""
         self._suspended = True
         await self._apply()
         return await self.clocks()
 
-    async def clocks(self) -> Clocks:
+    async def clocks(self) -> ClockState:
         """How everything stands. Raises `clocks_stuck` if the kernel does not answer."""
         devices = await self._aside(partial(_look, self._keeper.lease))
-        return Clocks(
+        return ClockState(
             policy=self.settings.policy,
             fixed_mhz=self.settings.fixed_mhz,
             raised=self._raised,
@@ -234,7 +233,7 @@ def restore(keeper: Keeper) -> int:
     return held - len(keeper.lease.holds)
 
 
-def check(settings: Settings, devices: Sequence[ScaledDevice]) -> None:
+def check(settings: Clocks, devices: Sequence[ScaledDevice]) -> None:
     """Raise `invalid_value` if a frequency is asked for that there is not."""
     for name, mhz in settings.fixed_mhz.items():
         found = [device for device in devices if name in (device.name, device.kind.value)]
@@ -251,16 +250,16 @@ def check(settings: Settings, devices: Sequence[ScaledDevice]) -> None:
 
 
 def problems(
-    devices: Sequence[DeviceClock], settings: Settings, refused: Mapping[str, str], stuck: Problem | None
+    devices: Sequence[DeviceClock], settings: Clocks, refused: Mapping[str, str], stuck: Problem | None
 ) -> Iterator[ClockProblem]:
     """What is in the way, most important first."""
     if stuck is not None:
         yield ClockProblem("all", stuck.message, stuck.advice)
     kinds = {device.kind for device in devices}
-    if Kind.NPU not in kinds:
+    if ClockDevice.NPU not in kinds:
         yield ClockProblem("npu", "There is no NPU with a clock; all clocks are left as they are.", "")
         return
-    if Kind.DDR not in kinds:
+    if ClockDevice.DDR not in kinds:
         yield ClockProblem(
             "ddr",
             "This kernel does not scale the memory's clock; where it stands low, decoding is up to 40 % slower.",
@@ -279,10 +278,10 @@ def problems(
         yield ClockProblem(attribute(file), f"{file} can't be set: {reason}.", "")
 
 
-def _set(keeper: Keeper, settings: Settings, steps: int | None) -> bool:
+def _set(keeper: Keeper, settings: Clocks, steps: int | None) -> bool:
     """Raise or give back; whether clocks are raised now. In the thread."""
     devices = [device for device in scaled_devices() if not device.not_writable]
-    if steps is None or all(device.kind is not Kind.NPU for device in devices):
+    if steps is None or all(device.kind is not ClockDevice.NPU for device in devices):
         keeper.give_back()
         return False
     files = [file for device in devices for file in device.files]

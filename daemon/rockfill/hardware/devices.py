@@ -8,20 +8,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from rockfill.config import ClockDevice
 from rockfill.hardware import sysfs
 from rockfill.hardware.cpus import clusters
-
-
-class Kind(StrEnum):
-    """What a device is."""
-
-    NPU = "npu"
-    CPU = "cpu"
-    DDR = "ddr"
-    GPU = "gpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +23,7 @@ class ScaledDevice:
     """
 
     name: str
-    kind: Kind
+    kind: ClockDevice
     governor_path: Path
     min_path: Path
     max_path: Path
@@ -56,7 +47,12 @@ class ScaledDevice:
         return tuple(str(path) for path in paths if not os.access(path, os.W_OK))
 
 
-_DEVFREQ_KINDS = (("npu", Kind.NPU), ("dmc", Kind.DDR), ("gpu", Kind.GPU), ("mali", Kind.GPU))
+_DEVFREQ_KINDS = (
+    ("npu", ClockDevice.NPU),
+    ("dmc", ClockDevice.DDR),
+    ("gpu", ClockDevice.GPU),
+    ("mali", ClockDevice.GPU),
+)
 
 
 def scaled_devices() -> tuple[ScaledDevice, ...]:
@@ -70,11 +66,11 @@ def scaled_devices() -> tuple[ScaledDevice, ...]:
         if cluster.policy is not None:
             policy = sysfs.root() / f"sys/devices/system/cpu/cpufreq/policy{cluster.policy}"
             found.append(_cpufreq(policy, cluster.name))
-    order = list(Kind)
+    order = list(ClockDevice)
     return tuple(sorted(found, key=lambda device: order.index(device.kind)))
 
 
-def _devfreq_kind(entry: Path) -> Kind | None:
+def _devfreq_kind(entry: Path) -> ClockDevice | None:
     uevent = sysfs.read_text(entry / "device/uevent") or ""
     compatible = next((line for line in uevent.splitlines() if line.startswith("OF_COMPATIBLE_0=")), "")
     for text in (compatible.lower(), entry.name.lower()):
@@ -84,7 +80,7 @@ def _devfreq_kind(entry: Path) -> Kind | None:
     return None
 
 
-def _devfreq(entry: Path, kind: Kind) -> ScaledDevice:
+def _devfreq(entry: Path, kind: ClockDevice) -> ScaledDevice:
     return ScaledDevice(
         name=kind.value,
         kind=kind,
@@ -105,7 +101,7 @@ def _cpufreq(policy: Path, name: str) -> ScaledDevice:
         frequencies = tuple(end * 1000 for end in ends if end is not None)
     return ScaledDevice(
         name=name,
-        kind=Kind.CPU,
+        kind=ClockDevice.CPU,
         governor_path=policy / "scaling_governor",
         min_path=policy / "scaling_min_freq",
         max_path=policy / "scaling_max_freq",

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rockfill.config import ClockDevice
 from rockfill.hardware import memory, sysfs
 from rockfill.hardware.cpus import Cluster, clusters
-from rockfill.hardware.devices import Kind, scaled_devices
+from rockfill.hardware.devices import scaled_devices
 from rockfill.hardware.sysfs import KernelFile
 
 if TYPE_CHECKING:
@@ -167,8 +168,8 @@ def _sources(disk: Path, groups: tuple[Cluster, ...]) -> Iterator[_Source]:
         yield _text("NPU load", load, _npu_load)
     positions = {cluster.name: number for number, cluster in enumerate(groups)}
     for device in scaled_devices():
-        at = positions[device.name] if device.kind is Kind.CPU else None
-        key = "cpu.cluster_freq_hz" if device.kind is Kind.CPU else f"{device.kind.value}.freq_hz"
+        at = positions[device.name] if device.kind is ClockDevice.CPU else None
+        key = "cpu.cluster_freq_hz" if device.kind is ClockDevice.CPU else f"{device.kind.value}.freq_hz"
         yield _text(f"{device.name} frequency", device.current_path, _hertz(device.unit_hz), (key, at))
     names: set[str] = set()
     for zone in sysfs.entries(root / "sys/class/thermal", "thermal_zone[0-9]*"):

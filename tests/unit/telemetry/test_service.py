@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import selectors
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from rockfill.hardware.sampler import Sampler
 from rockfill.telemetry import service
 from rockfill.telemetry.service import EngineFigures, Telemetry
 from tests.fakes.boards import Tree, armbian_vendor
+from tests.jumping import JumpingLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -44,31 +44,6 @@ class Fixture:
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     monkeypatch.setenv("ROCKFILL_SYSFS_ROOT", str(tmp_path))
     return armbian_vendor(tmp_path)
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer instead of waiting, and which counts these wake-ups.
-
-    While `busy` says that a thread owes an answer, it waits for that instead.
-    """
-
-    def __init__(self) -> None:
-        self.now_s, self.wake_ups = 1000.0, 0
-        self.busy: Callable[[], bool] = lambda: False
-        loop = self
-
-        class Selector(selectors.DefaultSelector):
-            def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-                ready = super().select(5 if loop.busy() and timeout != 0 else 0)
-                if not ready and timeout and not loop.busy():
-                    loop.now_s += timeout
-                    loop.wake_ups += 1
-                return ready
-
-        super().__init__(Selector())
-
-    def time(self) -> float:
-        return self.now_s
 
 
 def in_jumps(tree: Tree, scenario: Callable[[JumpingLoop, Fixture], Coroutine[Any, Any, None]]) -> None:

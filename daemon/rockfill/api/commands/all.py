@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rockfill.api.commands import (
+    clocks,
     complete,
     config,
     connection,
@@ -55,6 +56,10 @@ COMMANDS: tuple[Command, ...] = (
     selftest.run,
     evaluations.keep,
     evaluations.list_results,
+    clocks.board,
+    clocks.get,
+    clocks.set_policy,
+    clocks.restore,
     stats.get,
     stats.history,
     tokens.get,
