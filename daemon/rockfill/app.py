@@ -68,7 +68,7 @@ from rockfill.hardware.sampler import Sampler
 from rockfill.selftest.result import SelfTestResult, key_of
 from rockfill.selftest.runner import SelfTest
 from rockfill.snapshots import Phase
-from rockfill.store.models import Fallback, ModelStore, target_at
+from rockfill.store.models import DEFAULT_MODEL, Fallback, ModelStore, choose_remembered, target_at
 from rockfill.telemetry.service import EngineFigures, Telemetry
 from rockfill.watchdog import ServiceManager, status_text
 
@@ -84,7 +84,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "rockfill-tiny"
 WORKER = (sys.executable, "-P", "-m", "rockfill.worker")
 
 # How long requests in progress may go on once the daemon has been told to stop, and how long their connections.
@@ -251,6 +250,7 @@ class _Appliance:
             try:
                 server = await listen(self._runner, listener, self._connections, self._tls)
                 log.info("listening on %s:%d", *listener.getsockname()[:2])
+                self._state.announce(_local_url(address, listener.getsockname()[1], tls=self._tls is not None))
                 self._manager.ready()
                 loading = tasks.create_task(self._first_load(say), name="first load")
                 background.append(loading)
@@ -279,7 +279,7 @@ class _Appliance:
 
     async def _first_load(self, say: Callable[[str], None]) -> None:
         wanted, chosen = self._libraries.models.wanted, self._models.chosen
-        if wanted is not None and chosen is not None and chosen.demonstration:
+        if wanted is not None and (chosen is None or chosen.demonstration):
             say(f"Fetching {wanted.reference}; it is loaded once it is here.")
             return
         await _load(self._supervisor, self._models, say)
@@ -355,13 +355,8 @@ def _choose(models: ModelStore, wanted: str | None, remembered: str | None) -> N
     if wanted is not None:
         is_path = "/" in wanted or wanted.lower().endswith((".gguf", ".rkllm")) or _exists(Path(wanted))
         models.choose(target_at(Path(wanted)) if is_path else models.find(wanted))
-        return
-    for name in filter(None, (remembered, DEFAULT_MODEL)):
-        try:
-            models.choose(models.find(name))
-            return
-        except Problem as problem:  # the remembered one was removed meanwhile; the bundled one is a package of its own
-            log.warning("%s", problem.message)
+    else:
+        choose_remembered(models, remembered)
 
 
 def _exists(path: Path) -> bool:
@@ -491,6 +486,12 @@ def _listen(address: Address) -> socket.socket:
             f"Listening on {address} is not possible: {error.strerror or error}.",
             "Choose an address of this machine with --listen HOST:PORT.",
         ) from None
+
+
+def _local_url(address: Address, port: int, *, tls: bool) -> str:
+    """Where this machine itself reaches the daemon."""
+    host = ("::1" if ":" in address.host else "127.0.0.1") if address.everywhere else address.host
+    return f"{'https' if tls else 'http'}://{Address(host, port)}"
 
 
 def _addresses(address: Address, port: int, token: str | None, *, tls: bool) -> list[str]:

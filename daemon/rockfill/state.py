@@ -106,7 +106,7 @@ class StateDir:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.pread(lock_fd, 64, 0).decode("ascii", "replace").strip()
+            holder = os.pread(lock_fd, 64, 0).decode("ascii", "replace").partition("\n")[0]
             os.close(lock_fd)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise _unusable(path, error) from None
@@ -129,6 +129,12 @@ class StateDir:
 
     def __exit__(self, *exc: object) -> None:
         os.close(self._lock_fd)  # which unlocks it
+
+    def announce(self, url: str) -> None:
+        """Say beside the lock at which address this process answers; `read_address` finds it."""
+        content = f"{os.getpid()}\n{url}\n".encode()
+        os.ftruncate(self._lock_fd, 0)
+        os.pwrite(self._lock_fd, content, 0)
 
     def token(self) -> str:
         """The primary token, made at the first call ever."""
@@ -296,6 +302,15 @@ def read_token(path: Path) -> str | None:
             f"The token in {path} can't be read: {error.strerror if isinstance(error, OSError) else 'not ASCII'}.",
             "Run this as the user that the service runs as, or with sudo.",
         ) from None
+
+
+def read_address(path: Path) -> str | None:
+    """Where the daemon answers that has, or last had, the state directory `path`; None if none said so."""
+    try:
+        lines = (path / "lock").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return None
+    return lines[1] if len(lines) > 1 else None
 
 
 _writing = threading.Lock()  # threads write too, and share the temporary name

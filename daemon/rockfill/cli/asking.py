@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rockfill import paths
 from rockfill.client import Client
 from rockfill.errors import Code, Problem
-from rockfill.state import read_token
+from rockfill.state import read_address, read_token
 
 if TYPE_CHECKING:
     import argparse
@@ -175,7 +175,7 @@ def split_at(position: str) -> tuple[str, str]:
 
 def client_for(arguments: argparse.Namespace) -> Client:
     """A client of the appliance that the arguments and the environment name."""
-
-    url = arguments.url or os.environ.get("ROCKFILL_URL") or DEFAULT_URL
-    token = os.environ.get("ROCKFILL_TOKEN") or read_token(paths.state_dir(arguments.state_dir))
+    directory = paths.state_dir(arguments.state_dir)
+    url = arguments.url or os.environ.get("ROCKFILL_URL") or read_address(directory) or DEFAULT_URL
+    token = os.environ.get("ROCKFILL_TOKEN") or read_token(directory)
     return Client(url, token)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rockfill import __version__
+from rockfill.cli.library_grammar import add_hub, add_models, add_runtimes
 from rockfill.config import ClockPolicy
 from rockfill.errors import Code, Problem
 
@@ -172,8 +173,11 @@ def parser() -> argparse.ArgumentParser:
     _remote(infill)
     infill.set_defaults(run=("evaluating", "infill"))
 
+    add_models(commands, _remote)
+    add_hub(commands, _remote)
     runtime = commands.add_parser("runtime", help="Rockchip's RKLLM runtime")
     runtime_commands = runtime.add_subparsers(dest="runtime_command", metavar="COMMAND", required=True)
+    add_runtimes(runtime_commands, _remote)
     inspect = runtime_commands.add_parser(
         "inspect",
         help="what a librkllmrt.so is",

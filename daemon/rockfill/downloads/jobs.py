@@ -145,7 +145,7 @@ class Downloads:
     async def add(self, plan: Plan) -> Job:
         """Put `plan` into the queue, unless the same is there already. Raises `disk_full` if there is no room."""
         job = self._jobs.get(plan.slug)
-        if job is not None and job.state in ("queued", "fetching"):
+        if job is not None and (plan.slug in self._queue or job.state == "fetching"):
             self._plans[plan.slug] = replace(self._plans[plan.slug], use=plan.use or self._plans[plan.slug].use)
             return job
         shelf = self._shelves[plan.kind]
@@ -178,8 +178,8 @@ class Downloads:
         del self._plans[job_id], self._jobs[job_id]
         self._publish()
 
-    async def take_up(self) -> None:
-        """Go on with what an earlier run did not finish."""
+    async def take_up(self, *, go_on: bool = True) -> None:
+        """Go on with what an earlier run did not finish; without `go_on`, only know of it."""
         for kind, shelf in self._shelves.items():
             for slug, value in (await asyncio.to_thread(shelf.plans)).items():
                 try:
@@ -190,12 +190,13 @@ class Downloads:
                 plan = kept.plan
                 if plan.kind != kind or plan.slug != slug:
                     continue
-                if kept.paused:
-                    done_bytes = await asyncio.to_thread(shelf.part_bytes, slug)
-                    self._plans[slug] = plan
-                    self._jobs[slug] = replace(_job(plan), state="cancelled", done_bytes=done_bytes)
-                else:
+                if go_on and not kept.paused:
                     self._enqueue(plan)
+                    continue
+                self._plans[slug] = plan
+                done_bytes = await asyncio.to_thread(shelf.part_bytes, slug)
+                state: State = "cancelled" if kept.paused else "queued"
+                self._jobs[slug] = replace(_job(plan), state=state, done_bytes=done_bytes)
 
     async def run(self) -> None:
         """Work the queue off, until cancelled; what is under way is then left as it is, for the next run."""

@@ -15,6 +15,7 @@ from rockfill.snapshots import Target
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+DEFAULT_MODEL = "rockfill-tiny"  # bundled
 ENGINE_OF_SUFFIX = {".gguf": "llama", ".rkllm": "rkllm"}
 
 
@@ -131,6 +132,16 @@ class ModelStore:
             f'There is no model "{name[:200]}" here.',
             f"Leave the name out, or use one of: {known}.",
         )
+
+
+def choose_remembered(models: ModelStore, name: str | None) -> None:
+    """Make the model called `name` the chosen one, else the bundled one, if that is there."""
+    for candidate in filter(None, (name, DEFAULT_MODEL)):
+        try:
+            models.choose(models.find(candidate))
+            return
+        except Problem as problem:  # the remembered one was removed meanwhile; the bundled one is a package of its own
+            log.warning("%s", problem.message)
 
 
 def target_at(path: Path) -> Target:
