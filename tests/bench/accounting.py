@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Ask:
-    """A request of a client's. `text` is what had come of its answer; `useful` once that stood there at a stop."""
+    """A request of a client's. `text` is what had come of its answer; `useful` once that stood there at a stop.
+
+    `answered`: it was told a completion, be it an empty one.
+    """
 
     prefix: str
     suffix: str
@@ -22,6 +25,7 @@ class Ask:
     text: str = ""
     ended_s: float | None = None
     useful: bool = False
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,9 @@ class Contender:
 
     `queue`: its completion service is first come, first served, without a memory; `aborts` whether that ends a run
     whose client has gone, `whole_prompt` whether it sends as much as `NAIVE_TOKENS`, cut where they end. The others
-    take one thing away from Rockfill, or set it: `budget_tokens` 0 and `order` None leave that to Rockfill. `typing`: a
-    request with a suffix counts as typing whatever dialect it came in.
+    take one thing away from Rockfill, or set it: `budget_tokens` 0 and `order` None leave that to Rockfill. `guesses`:
+    what an editor asks for after an offer that nobody has taken is run. `typing`: a request with a suffix counts as
+    typing whatever dialect it came in.
     """
 
     queue: bool = False
@@ -66,6 +67,7 @@ class Contender:
     whole_prompt: bool = False
     supersedes: bool = True
     shares: bool = True
+    guesses: bool = False
     remembers: bool = True
     budget_tokens: int = 0
     order: Literal["psm", "spm"] | None = None
@@ -149,13 +151,14 @@ def _service(contender: Contender) -> Callable[..., object]:
     if contender.queue:
         return lambda *arguments, **limits: Queue(contender, *arguments, **limits)
 
-    class Typing(CompletionService):
+    class Lesser(CompletionService):
         def start(self, request: CompletionRequest) -> service.Completion:
-            if contender.typing and request.suffix is not None and request.priority is Priority.PLAIN:
-                request = replace(request, priority=Priority.TYPING, client="somebody at a keyboard")
-            return super().start(request)
+            return super().start(request if contender.typing else replace(request, priority=Priority.PLAIN))
 
-    return Typing
+        def is_guess(self, request: CompletionRequest) -> bool:
+            return not contender.guesses and super().is_guess(request)
+
+    return Lesser
 
 
 class Queue:
@@ -178,6 +181,9 @@ class Queue:
         self.running: set[asyncio.Task[None]] = set()
         self.queue_depth = 0
         self.paused = False
+
+    def is_guess(self, request: CompletionRequest) -> bool:
+        return False
 
     def start(self, request: CompletionRequest) -> Queued:
         return Queued(self, request, self.find_model(request.model))

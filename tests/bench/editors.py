@@ -106,8 +106,9 @@ class Server:
                 await response.read()
             elif response.content_type != "text/event-stream":
                 raw = await response.read()
-                if raw:
-                    yield text_in(json.loads(raw))
+                value = json.loads(raw) if raw else {}
+                if "content" in value or "choices" in value:  # editors drop whatever else comes
+                    yield text_in(value)
             else:
                 async for line in response.content:
                     data = line.removeprefix(b"data: ").strip()
@@ -274,6 +275,7 @@ class Editor(ABC):
         try:
             async with aclosing(self._server.answers(self._path, request)) as answers:
                 async for text in answers:
+                    ask.answered = True
                     ask.text += text
                     self.screen.show(Offer(*document, ask.text, not wire.stream, ask))
                     if self._enough(ask.text):
@@ -291,8 +293,9 @@ class Editor(ABC):
 
 
 class LlamaVim(Editor):
-    """llama.vim: asks at every move, but has one request under way at a time, never ends one, and looks again 100 ms
-    after it was in its own way. What it was told it keeps, and finds again when somebody types along
+    """llama.vim: asks at every move, also along a hint, but has one request under way at a time and never ends one:
+    whatever it wants meanwhile waits until 100 ms have passed without its wanting another thing. What it was told it
+    keeps, and finds again when somebody types along; a hint once shown, it asks for what would come after it
     (autoload/llama.vim)."""
 
     name = "llama.vim"
@@ -309,41 +312,44 @@ class LlamaVim(Editor):
         self._timer: asyncio.Task[None] | None = None
 
     def changed(self) -> None:
-        if not self._hint():
-            self._fim()
+        self._hint()
+        self._fim(None)
 
     def _window(self, prefix: str, suffix: str) -> tuple[str, str]:
         lines = prefix.split("\n")
         following = suffix.split("\n")
         return "\n".join(lines[-self.lines_before - 1 :]), "\n".join(following[: self.lines_after + 1]) + "\n"
 
-    def _fim(self) -> None:
+    def _fim(self, accepted: tuple[str, str] | None) -> None:
+        """Ask for the document, or for one in which a hint would have been `accepted`."""
         if self._job is not None:
-            if self._timer is None:
-                self._timer = self._begin(self._later())
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._begin(self._later(accepted))
             return
-        document = self.screen.prefix, self.screen.suffix
+        document = accepted or (self.screen.prefix, self.screen.suffix)
         if self._window(*document) not in self._kept:
-            self._job = self._begin(self._run(document, self.wire))
+            self._job = self._begin(self._run(document, self.speculative if accepted else self.wire))
 
-    async def _later(self) -> None:
+    async def _later(self, accepted: tuple[str, str] | None) -> None:
         await self._clock.sleep(self.defer_s)
         self._timer = None
-        self._fim()
+        self._fim(accepted)
 
     async def _run(self, document: tuple[str, str], wire: Wire) -> None:
         window = self._window(*document)
         try:
             ask = await self._ask(document, window, wire)
+            if ask.answered:
+                self._kept[window] = ask
+                if len(self._kept) > self.entries:
+                    self._kept.popitem(last=False)
+                self._hint()  # its job counts as under way until the callback has returned
         finally:
             self._job = None
-        self._kept[window] = ask
-        if len(self._kept) > self.entries:
-            self._kept.popitem(last=False)
-        self._hint()
 
-    def _hint(self) -> bool:
-        """Show what is known to go on here, and ask at once what would come after it."""
+    def _hint(self) -> None:
+        """Show what is known to go on here, and ask what would come after it."""
         prefix, suffix = self.screen.prefix, self.screen.suffix
         for back in range(min(self.look_back_chars, len(prefix)) + 1):
             before = prefix[: len(prefix) - back]
@@ -351,11 +357,8 @@ class LlamaVim(Editor):
             if ask is None or not ask.text.startswith(prefix[len(before) :]) or len(ask.text) <= back:
                 continue
             self.screen.show(Offer(before, suffix, ask.text, whole=True, ask=ask))
-            accepted = before + ask.text, suffix
-            if self._job is None and self._window(*accepted) not in self._kept:
-                self._job = self._begin(self._run(accepted, self.speculative))
-            return True
-        return False
+            self._fim((before + ask.text, suffix))
+            return
 
 
 class Continue(Editor):
@@ -392,6 +395,34 @@ class Continue(Editor):
         return "\n" in text.lstrip("\n")
 
 
+class Patient(Editor):
+    """Asks 150 ms after each key, and waits for every answer: what speaks through a proxy that does not pass hang-ups
+    on, or with an HTTP client that can't."""
+
+    name = "no hang-up"
+    wire = Wire("/infill", stream=False, max_tokens=128, line=True, predict_s=0.25)
+    debounce_s = 0.15
+
+    def __init__(self, server: Server, clock: Clock, infill: str) -> None:
+        super().__init__(server, clock, infill)
+        self._waiting: asyncio.Task[None] | None = None
+        self._last: asyncio.Task[None] | None = None
+
+    def changed(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = self._begin(self._debounce())
+
+    async def _debounce(self) -> None:
+        await self._clock.sleep(self.debounce_s)
+        self._waiting = None
+        document = self.screen.prefix, self.screen.suffix
+        self._last = self._begin(self._run(document))
+
+    async def _run(self, document: tuple[str, str]) -> None:
+        await self._ask(document, document, self.wire)
+
+
 class ThreeAtOnce(Continue):
     """Asks three times for the same, to have a choice, from 16,000 characters round the cursor; waits 400 ms, and
     another 1,000 between two askings (the defaults of minuet, which can only ask a completions server for more than one
@@ -420,4 +451,4 @@ class ThreeAtOnce(Continue):
         return False
 
 
-EDITORS: tuple[type[Editor], ...] = (LlamaVim, Continue, ThreeAtOnce)
+EDITORS: tuple[type[Editor], ...] = (LlamaVim, Continue, ThreeAtOnce, Patient)

@@ -197,9 +197,11 @@ def _before_next(chance: random.Random, middle: str, at: int) -> float:
 
 
 # What the oracle knows: of four lines it has one or two right from their beginning, the others once somebody has typed
-# as far as where they become unlike others. CodeGemma 2B has 78 % of HumanEval's single lines right (its model card),
+# as far as where they become unlike others. Until then it goes wrong before every second word, so that nobody gets far
+# with what it has said once. CodeGemma 2B has 78 % of HumanEval's single lines right (its model card),
 # with the whole function round them; at a keyboard people accept about a third of what they are offered.
 KNOWN_AT_ONCE = 0.4
+GOES_WRONG = 0.5
 
 _LOOK_BACK_CHARS = 80
 _LOOK_AHEAD_CHARS = 400
@@ -239,7 +241,9 @@ class Oracle:
             chance = random.Random(f"{self._seed}:{number}:{number_of_line}")
             known_from = 0 if chance.random() < KNOWN_AT_ONCE else chance.randrange(len(whole) + 1)
             if column < known_from:
-                return said + whole[column:known_from] + _OTHERWISE
+                turns = (at for at in range(known_from) if _begins_word(whole, at) and chance.random() < GOES_WRONG)
+                wrong_from = next((at for at in list(turns) if at >= column), known_from)
+                return said + whole[column:wrong_from] + _OTHERWISE
             said += whole[column:] + "\n"
             column = 0
         return said[:-1]

@@ -56,6 +56,7 @@ SERVERS = {
 }
 ABLATIONS = {
     "  no supersede": Contender(supersedes=False),
+    "  runs guesses": Contender(guesses=True),
     "  no sharing": Contender(shares=False),
     "  no memory": Contender(remembers=False),
     "  1,024 tokens": Contender(budget_tokens=NAIVE_TOKENS),
@@ -320,7 +321,7 @@ first, line: from when the editor would ask to the first text and to the whole l
 a stop that ended first counts as broken off (Kaplan-Meier), - is beyond the longest. <.5s, <1s: stops answered so soon
 after the last key. exact: of the whole lines seen, those that the file has. taken: offers accepted. useful: answers
 seen at a stop. prefill, decode: tokens for each of these. busy, wasted: the engine's seconds, and those for nothing.
-Any request with a suffix counts as typing here, also one to /v1/completions; "not as typing": as its dialect has it."""
+"not as typing": as if a suffix, or the dialect, did not tell that somebody types."""
 
 
 def cells(figure: Figures) -> list[str]:

@@ -18,6 +18,7 @@ from rockfill.bus import Bus, Event, Topic
 from rockfill.completion import scheduler as policy
 from rockfill.completion.budget import Budget
 from rockfill.completion.cache import Entry, Remembered, TypedAhead
+from rockfill.completion.guesses import FAST_TOKENS, Guesses
 from rockfill.completion.scheduler import Arrival, Priority, Scheduler
 from rockfill.engine.stream import Reader, TextStream
 from rockfill.errors import Code, Problem, ProblemInfo
@@ -149,6 +150,8 @@ class CompletionService:
         self._switch_idle_s = switch_idle_s
         self._scheduler = Scheduler(max_queue)
         self._memory = TypedAhead(CACHE_CHARS)
+        self._guesses = Guesses()
+        self._first_token_target_s = first_token_target_s
         self._budget = Budget(first_token_target_s)
         self._tickets = itertools.count(1)
         self._flights: dict[int, _Flight] = {}
@@ -163,6 +166,17 @@ class CompletionService:
     @property
     def queue_depth(self) -> int:
         return self._scheduler.depth
+
+    def is_guess(self, request: CompletionRequest) -> bool:
+        """Whether an editor asks for what would follow an offer that nobody has taken, of an engine too slow for that.
+
+        Such a request is better not taken up: whoever takes the offer asks again.
+        """
+        fast = (self._supervisor.tokens_per_second or 0.0) * self._first_token_target_s >= FAST_TOKENS
+        if fast or not request.supersedes:
+            return False
+        now_s = time.monotonic()
+        return self._guesses.is_guess(request.client, request.prefix, predict_s=request.predict_s, at_s=now_s)
 
     def start(self, request: CompletionRequest) -> Completion:
         """Take up `request`; to be entered with ``async with`` at once.
@@ -318,6 +332,12 @@ class CompletionService:
         self._completions.pop(completion.ticket, None)
         self._perform(self._scheduler.leave(completion.ticket))
 
+    def offered(self, request: CompletionRequest, text: str) -> None:
+        """`text` is the whole answer to `request`."""
+        if request.supersedes:
+            suffix, now_s = request.suffix or "", time.monotonic()
+            self._guesses.offered(request.client, request.prefix, text, suffix, predict_s=request.predict_s, at_s=now_s)
+
     def remember(self, completion: Completion, flight: _Flight) -> None:
         """Keep what `completion` got from its flight for whoever types it."""
         text = completion.known_text + flight.text
@@ -470,8 +490,10 @@ class Completion:
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
         first_s: float | None = None
+        said: list[str] = []
         if self._first_text:
             first_s = time.perf_counter()
+            said.append(self._first_text)
             yield self._first_text
         if self._reader is not None:
             async for text in self._reader:
@@ -479,13 +501,16 @@ class Completion:
                     first_s = time.perf_counter()
                 out = self._output.feed(self._in_time(text, first_s))
                 if out:
+                    said.append(out)
                     yield out
                 if self._output.finished is not None or self._timed_out:
                     await self._wait_for_figures()
                     break
         tail = self._output.flush()
         if tail:
+            said.append(tail)
             yield tail
+        self._service.offered(self.request, "".join(said))
         self._result = self._report(first_s)
 
     def _in_time(self, text: str, first_s: float) -> str:

@@ -93,7 +93,8 @@ async def test_llama_vim_shows_what_it_knows_without_asking_again() -> None:
     slow = Slow(answer_s=0.2)
     async with _typed(LlamaVim, slow, [JUMP, Event(3, "key", 0, "p"), Event(3, "key", 0, "pr")]) as editor:
         assert slow.asked[0]["prompt"] == SITE.head
-        assert {asked["prompt"] for asked in slow.asked} == {SITE.head, SITE.head + SITE.middle}  # and what comes next
+        after = SITE.head + SITE.middle  # what would come next, and along the hint, which the server has in memory
+        assert {asked["prompt"] for asked in slow.asked} == {SITE.head, after, SITE.head + "p"}
         assert editor.screen.line() == "ice * count"
 
 

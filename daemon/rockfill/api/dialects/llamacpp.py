@@ -194,9 +194,10 @@ class LlamaCpp:
 
     async def _respond(self, request: web.Request, body: Settings, wanted: CompletionRequest) -> web.StreamResponse:
         body.refuse_unsupported()
-        if wanted.max_tokens == 0:
-            # Editors warm a server's cache up so. Here it would keep the NPU from whoever types next: a prompt that is
-            # being read can't be interrupted.
+        if wanted.max_tokens == 0 or self._completions.is_guess(wanted):
+            # Editors warm a server's cache up so, or ask what would follow an offer. Here it would keep the NPU from
+            # whoever types next: a prompt that is being read can't be interrupted. An answer without a completion is
+            # kept by no editor.
             return json_response({})
 
         def reply_of(model: str) -> _Reply:
