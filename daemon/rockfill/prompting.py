@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rockfill.errors import Code, Problem
 from rockfill.fim.context import Context, ContextFile, trim
 from rockfill.fim.families import BY_NAME, FAMILIES, Marker
+from rockfill.fim.growth import MOST_GROWTH, Laid, goes_behind_marker, grown, typed_since
 from rockfill.fim.prompt import fit, render
 from rockfill.link.messages import Generate, Trimmed
 
@@ -36,6 +37,7 @@ class Prompter:
         """
         self._session = session
         self._facts = session.facts
+        self._laid: Laid | None = None  # the last prompt, while the engine has it in its cache
         self._ids: dict[Marker, int] = {}
         self._family = self._usable(family)
         self.order: Order | None = None
@@ -126,6 +128,9 @@ class Prompter:
         budget = context_tokens - max_tokens
         if request.budget_tokens:
             budget = min(budget, request.budget_tokens)
+        laid, self._laid = self._laid, None
+        # Only who types keeps to a budget, and comes back to the same place.
+        may_grow = bool(self._facts.reuses_prefix and request.budget_tokens and request.fim_order is None)
         files = tuple(ContextFile(file.path, file.text) for file in request.files)
         pieces: Sequence[Piece]
         if request.suffix is None:
@@ -144,14 +149,46 @@ class Prompter:
             if template is None or not self._has(template.parts):
                 raise Problem(Code.FIM_UNSUPPORTED, f"The loaded model has no {order.upper()} prompt.")
             context = Context(request.prefix, request.suffix, files)
+            if may_grow and laid is not None:
+                most = min(context_tokens - max_tokens, budget * MOST_GROWTH)
+                found = self._grown(self._family, order, laid, context, budget, most)
+                if found is not None:
+                    ids, trimmed = found
+                    return ids, max_tokens, trimmed
             # Which order to trust was decided at the load, or the caller wants to find out.
             fitted = fit(self._family, order, context, budget, self._count, allow_unverified=True)
             pieces = render(self._family, order, fitted.context, allow_unverified=True)
             trimmed = Trimmed(fitted.prefix_chars_dropped, fitted.suffix_chars_dropped, fitted.files_dropped)
         ids = self._to_ids(pieces)
+        if request.suffix is not None and may_grow:
+            cut = bool(trimmed.prefix_chars), bool(trimmed.suffix_chars)
+            self._laid = Laid(fitted.context, len(ids), *cut, files)
         if not ids:
             raise Problem(Code.INVALID_VALUE, "prompt: must not be empty for this model.", "Send some text.")
         return ids, max_tokens, trimmed
+
+    def _grown(
+        self, family: Family, order: Order, laid: Laid, context: Context, budget: int, most: int
+    ) -> tuple[list[int], Trimmed] | None:
+        """The prompt for `context` made from the last one, if what has to be read of it is within `budget`, and all of
+        it within `most`."""
+        typed = typed_since(laid, context)
+        typed_tokens = self._count(typed) if typed else 0
+        if typed is None or laid.tokens + typed_tokens > most:
+            return None
+        trimmed = Trimmed(
+            len(context.prefix) - len(laid.context.prefix) - len(typed),
+            len(context.suffix) - len(laid.context.suffix),
+            len(context.files) - len(laid.context.files),
+        )
+        behind = order == "psm" and goes_behind_marker(typed)
+        laid_out = laid.context if behind else grown(laid, typed)
+        ids = self._to_ids(render(family, order, laid_out, allow_unverified=True))
+        to_read = typed_tokens + (0 if behind or order == "spm" else self._count(laid.context.suffix))
+        if to_read > budget or len(ids) > most:
+            return None
+        self._laid = replace(laid, context=laid_out, tokens=len(ids))
+        return (ids + self.tokenize(typed) if behind else ids), trimmed
 
     def _count(self, text: str) -> int:
         return len(self.tokenize(text))

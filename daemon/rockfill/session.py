@@ -33,6 +33,7 @@ class ModelFacts:
     family's template overrides that). `honours` names the fields of `Sampling` that can be set per request.
     `runtime` is what runs the model, for people ("llama.cpp b1234"). `runtime_adds_bos` is whether the runtime was seen
     to put a BOS before our ids (then `bos_id` is None, so that there is one), None where it does not let that be seen.
+    `reuses_prefix`: of a prompt that begins like the last one, only the rest is read.
     """
 
     context_tokens: int
@@ -42,6 +43,7 @@ class ModelFacts:
     honours: tuple[str, ...]
     runtime: str
     runtime_adds_bos: bool | None = None
+    reuses_prefix: bool = False
 
 
 @dataclass(frozen=True, slots=True)

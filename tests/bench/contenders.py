@@ -58,8 +58,8 @@ class Contender:
     `queue`: its completion service is first come, first served, without a memory; `aborts` whether that ends a run
     whose client has gone, `whole_prompt` whether it sends as much as `NAIVE_TOKENS`, cut where they end. The others
     take one thing away from Rockfill, or set it: `budget_tokens` 0 and `order` None leave that to Rockfill. `guesses`:
-    what an editor asks for after an offer that nobody has taken is run. `typing`: a request with a suffix counts as
-    typing whatever dialect it came in.
+    what an editor asks for after an offer that nobody has taken is run. `grows`:
+    a prompt is made from the last one. `typing`: a request with a suffix counts as typing.
     """
 
     queue: bool = False
@@ -68,6 +68,7 @@ class Contender:
     supersedes: bool = True
     shares: bool = True
     guesses: bool = False
+    grows: bool = True
     remembers: bool = True
     budget_tokens: int = 0
     order: Literal["psm", "spm"] | None = None
@@ -180,6 +181,7 @@ class Queue:
         self.budget = Budget(first_token_target_s)
         self.running: set[asyncio.Task[None]] = set()
         self.queue_depth = 0
+        self.first_token_s = None
         self.paused = False
 
     def is_guess(self, request: CompletionRequest) -> bool:
@@ -307,7 +309,8 @@ class Observed:
 
     @property
     def facts(self) -> ModelFacts:
-        return self._session.facts
+        facts, contender = self._session.facts, self.settings.contender
+        return facts if contender.grows and not contender.queue else replace(facts, reuses_prefix=False)
 
     def tokenize(self, text: str) -> list[int]:
         return self._session.tokenize(text)

@@ -57,6 +57,7 @@ SERVERS = {
 ABLATIONS = {
     "  no supersede": Contender(supersedes=False),
     "  runs guesses": Contender(guesses=True),
+    "  trims anew": Contender(grows=False),
     "  no sharing": Contender(shares=False),
     "  no memory": Contender(remembers=False),
     "  1,024 tokens": Contender(budget_tokens=NAIVE_TOKENS),

@@ -41,7 +41,7 @@ HIGHEST_FOR = {"client": LEVEL["config"]}
 PURE = {
     *("errors", "decode", "session", "link", "fim", "compat"),
     *("evaluation.tasks", "evaluation.places", "evaluation.scores", "evaluation.results"),
-    *("engine.machine", "completion.scheduler", "completion.cache"),
+    *("engine.machine", "completion.scheduler", "completion.cache", "completion.guesses", "completion.budget"),
 }
 VAGUE = {"utils", "helpers", "common", "manager"}
 # The sandbox mounts a /proc of its own, so that its programs do not see the machine's.

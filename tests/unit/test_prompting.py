@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,11 +36,13 @@ class Vocabulary:
         context_tokens: int = 4096,
         bos_id: int | None = BOS,
         adds_bos: bool = True,
+        reuses_prefix: bool = True,
     ) -> None:
         self._ids = {text: number for number, text in enumerate(controls, 1)}
         pattern = "|".join(map(re.escape, sorted(controls, key=len, reverse=True)))
         self._pattern = re.compile(f"({pattern})|." if parses and controls else "(?!)()|.", re.DOTALL)
-        self._facts = ModelFacts(context_tokens, FIRST_TEXT_ID, bos_id, adds_bos, (), "test")
+        facts = ModelFacts(context_tokens, FIRST_TEXT_ID, bos_id, adds_bos, (), "test")
+        self._facts = replace(facts, reuses_prefix=reuses_prefix)
 
     @property
     def facts(self) -> ModelFacts:
@@ -117,6 +120,78 @@ def test_files_are_left_out_and_counted_where_there_is_no_way_to_give_them() -> 
     without_separator = Vocabulary(CODEGEMMA[:3])
     assert Prompter(without_separator, "codegemma").prompt(Generate(1, "a", "b", files))[2] == Trimmed(0, 0, 1)
     assert Prompter(Vocabulary(), "codegemma").prompt(Generate(1, "a", None, files))[2] == Trimmed(0, 0, 1)
+
+
+# ---- the next keystroke
+
+LINES = "".join(f"line {number}\n" for number in range(100))
+
+
+def typed(prefix: str, suffix: str = ")\n", budget_tokens: int = 100) -> Generate:
+    return Generate(1, prefix, suffix, max_tokens=10, budget_tokens=budget_tokens)
+
+
+def prompts(prompter: Prompter, *requests: Generate) -> list[list[int | str]]:
+    return [shown(prompter.prompt(request)[0]) for request in requests]
+
+
+def test_what_is_typed_goes_behind_the_prompt_that_the_engine_has() -> None:
+    prompter = Prompter(Vocabulary(), "codegemma")
+    first, second, third = prompts(prompter, typed("f("), typed("f(a"), typed("f(a, b"))
+    assert first == [BOS, PREFIX, "f(", SUFFIX, ")\n", MIDDLE]
+    assert second == [*first, "a"]
+    assert third == [*first, "a, b"]
+
+
+def test_after_a_space_the_suffix_is_read_again_and_the_beginning_stays() -> None:
+    prompter = Prompter(Vocabulary(), "codegemma")
+    _, second, third = prompts(prompter, typed("f("), typed("f(a, "), typed("f(a, b"))
+    assert second == [BOS, PREFIX, "f(a, ", SUFFIX, ")\n", MIDDLE]
+    assert third == [*second, "b"]
+
+
+def test_with_the_suffix_first_it_goes_behind_the_prefix() -> None:
+    prompter = Prompter(Vocabulary(), "codegemma", "spm")
+    assert prompts(prompter, typed("f("), typed("f(a"))[1] == [BOS, SUFFIX, ")\n", PREFIX, "f(a", MIDDLE]
+
+
+def test_the_beginning_stays_until_the_prompt_is_twice_its_budget_and_what_is_left_out_is_told() -> None:
+    prompter = Prompter(Vocabulary(), "codegemma")
+    first, _, trimmed = prompter.prompt(typed(LINES))
+    assert trimmed.prefix_chars > 0
+    lengths = []
+    for count in range(1, 200):
+        ids, _, now = prompter.prompt(typed(LINES + "x" * count))
+        if ids[: len(first)] != first:
+            break
+        assert now == trimmed
+        lengths.append(len(ids))
+    else:
+        pytest.fail("it grew for ever")
+    assert 190 <= max(lengths) <= 200
+    assert len(ids) <= 100
+
+
+@pytest.mark.parametrize(
+    ("between", "request_"),
+    [
+        ((), typed("f(a", "]\n")),
+        ((), typed("g(a")),
+        ((), typed("f(a", budget_tokens=0)),
+        ((), Generate(1, "f(a", ")\n", budget_tokens=100, fim_order="psm")),
+        ((typed("elsewhere"),), typed("f(a")),
+        ((Generate(1, "plain"),), typed("f(a")),
+    ],
+)
+def test_anything_else_is_laid_out_anew(between: Sequence[Generate], request_: Generate) -> None:
+    prompter = Prompter(Vocabulary(), "codegemma")
+    *_, last = prompts(prompter, typed("f("), *between, request_)
+    assert last == [BOS, PREFIX, request_.prefix, SUFFIX, request_.suffix, MIDDLE]
+
+
+def test_where_nothing_is_reused_nothing_grows() -> None:
+    prompter = Prompter(Vocabulary(reuses_prefix=False), "codegemma")
+    assert prompts(prompter, typed("f("), typed("f(a"))[1] == [BOS, PREFIX, "f(a", SUFFIX, ")\n", MIDDLE]
 
 
 def test_an_order_may_be_asked_for() -> None:

@@ -170,10 +170,12 @@ class CompletionService:
     def is_guess(self, request: CompletionRequest) -> bool:
         """Whether an editor asks for what would follow an offer that nobody has taken, of an engine too slow for that.
 
-        Such a request is better not taken up: whoever takes the offer asks again.
+        Such a request is better not taken up: whoever takes the offer asks again. What is in memory costs nothing.
         """
         fast = (self._supervisor.tokens_per_second or 0.0) * self._first_token_target_s >= FAST_TOKENS
         if fast or not request.supersedes:
+            return False
+        if _is_memorable(request) and self._remembered(request, self._find_model(request.model)) is not None:
             return False
         now_s = time.monotonic()
         return self._guesses.is_guess(request.client, request.prefix, predict_s=request.predict_s, at_s=now_s)
@@ -191,7 +193,7 @@ class CompletionService:
             request = replace(request, budget_tokens=tokens)
         remembered = None
         if _is_memorable(request):
-            remembered = self._memory.find(self._memory_place(request, target), request.prefix)
+            remembered = self._remembered(request, target)
         completion = Completion(self, request, target, next(self._tickets), remembered)
         if completion.needs_engine:
             self._refuse_hasty_switch(target)
@@ -348,6 +350,9 @@ class CompletionService:
             request.prefix, text, completion.known_tokens + flight.tokens, flight.complete, accepted.prompt_tokens
         )
         self._memory.remember(self._memory_place(request, completion.target), entry)
+
+    def _remembered(self, request: CompletionRequest, target: Target) -> Remembered | None:
+        return self._memory.find(self._memory_place(request, target), request.prefix)
 
     def _memory_place(self, request: CompletionRequest, target: Target) -> str:
         """Another model or other settings of its load are another place."""

@@ -132,6 +132,7 @@ class LlamaSession:
             adds_bos=bool(adds),
             honours=("temperature", "top_p", "top_k", "seed"),
             runtime=f"llama.cpp (xllamacpp {getattr(xllamacpp, '__version__', 'of unknown version')})",
+            reuses_prefix=True,
         )
 
 

@@ -91,6 +91,7 @@ class RkllmSession:
             adds_bos=self._tokenizer.adds_bos,
             honours=("temperature", "top_p", "top_k") if generation is Generation.V1_3 else (),
             runtime=f"RKLLM {version or generation}",
+            reuses_prefix=generation is not Generation.V1_1,  # "kv cache matches" [#520]
         )
         self._warm_up()
 
