@@ -80,6 +80,8 @@ def test_an_oracle_gets_everything_right(appliance: ScriptedAppliance, tasks: Pa
     assert (score["count"], score["passed"], score["exact"], score["loops"]) == (3, 1, 1, 0)
     assert (result["model"], result["file"], result["runtime"]) == ("fake", "script.json", "fake")
     assert appliance.command("evaluations.list")["evaluations"] == [result]
+    assert appliance.command("models.show", model="fake")["evaluations"] == [result]
+    assert appliance.command("models.show", model="rockfill-tiny")["evaluations"] == []
     appliance.stop()
     appliance.start()
     assert appliance.command("evaluations.list")["evaluations"] == [result]

@@ -17,10 +17,14 @@ MOST_RESULTS = 200
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An evaluation, of which model file on which runtime, and when it was kept (seconds since 1970)."""
+    """An evaluation, of which model file on which runtime, and when it was kept (seconds since 1970).
+
+    `repository` is where on the Hub the file is from, None where it is not.
+    """
 
     model: str
     file: str
+    repository: str | None
     engine: str
     runtime: str
     rockfill: str
@@ -50,9 +54,9 @@ class Results:
         others = [kept for kept in self._results if kept.subject != result.subject]
         self._results = [*others, result][-MOST_RESULTS:]
 
-    def of(self, file: str) -> list[Result]:
-        """Those of the model file called `file`."""
-        return [result for result in self._results if result.file == file]
+    def of(self, repository: str | None, file: str) -> list[Result]:
+        """Those of one model file: files of the same name from elsewhere are others."""
+        return [result for result in self._results if (result.repository, result.file) == (repository, file)]
 
     @property
     def values(self) -> list[dict[str, Any]]:

@@ -51,7 +51,8 @@ def test_a_loop_is_what_the_output_filter_takes_for_one(text: str, *, loops: boo
 
 
 SCORE = Score.of("t", [RIGHT])
-RESULT = Result("m", "m-q8_0.gguf", "llama", "llama.cpp", "0.1", 1, Evaluation("tasks.jsonl", "ab", 0, None, (SCORE,)))
+EVALUATION = Evaluation("tasks.jsonl", "ab", 0, None, (SCORE,))
+RESULT = Result("m", "m-q8_0.gguf", "user/m", "llama", "llama.cpp", "0.1", 1, EVALUATION)
 
 
 def test_a_later_result_of_the_same_measurement_takes_the_place_of_the_earlier() -> None:
@@ -60,15 +61,16 @@ def test_a_later_result_of_the_same_measurement_takes_the_place_of_the_earlier()
     other = replace(RESULT, evaluation=replace(RESULT.evaluation, seed=1))
     for result in (RESULT, other, later):
         results.add(result)
-    assert results.of("m-q8_0.gguf") == [other, later]
-    assert results.of("another") == []
+    assert results.of("user/m", "m-q8_0.gguf") == [other, later]
+    for repository, file in (("user/m", "another"), ("else/m", "m-q8_0.gguf"), (None, "m-q8_0.gguf")):
+        assert results.of(repository, file) == []
 
 
 def test_results_are_kept_as_values_and_broken_ones_are_left_out() -> None:
     stored = json.loads(json.dumps(asdict(RESULT)))
     results = Results([stored, {"model": 1}, None])
     assert json.loads(json.dumps(results.values)) == [stored]
-    assert results.of("m-q8_0.gguf") == [RESULT]
+    assert results.of("user/m", "m-q8_0.gguf") == [RESULT]
 
 
 def test_the_oldest_give_way() -> None:
@@ -76,5 +78,5 @@ def test_the_oldest_give_way() -> None:
     for number in range(MOST_RESULTS + 5):
         results.add(replace(RESULT, file=str(number)))
     assert len(results.values) == MOST_RESULTS
-    assert results.of("4") == []
-    assert results.of("5") != []
+    assert results.of("user/m", "4") == []
+    assert results.of("user/m", "5") != []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 from rockfill.access.tokens import Scope
+from rockfill.api.commands.evaluations import repository_of
 from rockfill.api.commands.table import Json, NoParameters, command
 from rockfill.compat.catalogue import CATALOGUE
 from rockfill.decode import MaxLength
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rockfill.compat.verdict import Verdict
     from rockfill.downloads.jobs import Downloads
     from rockfill.downloads.models import ModelLibrary, Pulled
+    from rockfill.evaluation.results import Results
     from rockfill.snapshots import Target
     from rockfill.state import StateDir
     from rockfill.store.models import ModelStore
@@ -39,14 +41,14 @@ class VariantsParameters:
 
 
 @command("models.variants", scope=Scope.READ, parameters=VariantsParameters)
-async def variants(parameters: VariantsParameters, library: ModelLibrary) -> Json:
+async def variants(parameters: VariantsParameters, library: ModelLibrary, evaluations: Results) -> Json:
     """The model files that a repository offers, and what is to be said of each on this machine.
 
     Result: `{repository, commit, gated, licence: {id, name, url, to_be_accepted, accepted}, variants: […]}`, and of
     each variant `{file, model, engine, quantisation, optimisation, hybrid_ratio, platform, converter_version,
     size_bytes, fits, problems: [{severity: "refuse" | "warn", code, message, advice}], expected_tokens_per_second,
-    measured, speed_source, recommended, reason, runtime: {version, installed, reason} | null}`. What the names do not
-    tell is null. At most one variant is recommended.
+    measured, speed_source, recommended, reason, runtime: {version, installed, reason} | null, evaluations}`. What the
+    names do not tell is null. At most one variant is recommended. `evaluations` are as of `evaluations.list`.
     """
     offering = await library.variants(parameters.repository, parameters.revision)
     repository = offering.repository
@@ -55,7 +57,10 @@ async def variants(parameters: VariantsParameters, library: ModelLibrary) -> Jso
         "commit": repository.commit,
         "gated": repository.gated,
         "licence": {**licence_value(offering.terms), "accepted": offering.accepted},
-        "variants": [verdict_value(verdict) for verdict in offering.verdicts],
+        "variants": [
+            {**verdict_value(verdict), "evaluations": scores(evaluations, repository.name, verdict.variant.file)}
+            for verdict in offering.verdicts
+        ],
     }
 
 
@@ -162,11 +167,11 @@ class ModelParameters:
 
 
 @command("models.show", scope=Scope.READ, parameters=ModelParameters)
-async def show(parameters: ModelParameters, models: ModelStore, library: ModelLibrary) -> Json:
+async def show(parameters: ModelParameters, models: ModelStore, library: ModelLibrary, evaluations: Results) -> Json:
     """All that is known of a model that is here.
 
-    Result: what `models.list` gives of it, `manifest` (null for a file that stands alone), and `verdict` as of
-    `models.variants` (null where none can be given).
+    Result: what `models.list` gives of it, `manifest` (null for a file that stands alone), `verdict` as of
+    `models.variants` (null where none can be given), and `evaluations`, its scores as of `evaluations.list`.
     """
     target = models.find(parameters.model)
     value = await asyncio.to_thread(_value, target, models, library)
@@ -176,6 +181,7 @@ async def show(parameters: ModelParameters, models: ModelStore, library: ModelLi
         **value,
         "manifest": asdict(manifest) if manifest is not None else None,
         "verdict": verdict_value(verdict) if verdict is not None else None,
+        "evaluations": scores(evaluations, await asyncio.to_thread(repository_of, target), PurePath(target.path).name),
     }
 
 
@@ -269,6 +275,11 @@ async def catalogue(_: NoParameters, models: ModelStore) -> Json:
             for entry in CATALOGUE
         ]
     }
+
+
+def scores(evaluations: Results, repository: str | None, file: str) -> list[Json]:
+    """What `rockfill eval` found of one model file."""
+    return [asdict(result) for result in evaluations.of(repository, file)]
 
 
 def verdict_value(verdict: Verdict) -> Json:
