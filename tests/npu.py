@@ -19,7 +19,7 @@ CONFIG = """
 [engine]
 load_timeout_s = {load_timeout_s}
 first_token_timeout_s = 3
-token_gap_timeout_s = 2
+token_gap_timeout_s = {token_gap_timeout_s}
 abort_timeout_s = 2
 ping_s = 1
 recycle_growth_mib = 64
@@ -49,6 +49,7 @@ class NpuAppliance(Appliance):
         *,
         library: Path | str | None = None,
         load_timeout_s: float = 20,
+        token_gap_timeout_s: float = 2,
         context_tokens: int = 512,
         log_level: int = 0,
     ) -> None:
@@ -57,7 +58,11 @@ class NpuAppliance(Appliance):
         self.model = make_directory(directory / NAME)
         self.control = Control(directory / "control")
         config = directory / "config.toml"
-        config.write_text(CONFIG.format(load_timeout_s=load_timeout_s, context_tokens=context_tokens))
+        config.write_text(
+            CONFIG.format(
+                load_timeout_s=load_timeout_s, token_gap_timeout_s=token_gap_timeout_s, context_tokens=context_tokens
+            )
+        )
         used = build(generation) if library is None else library
         variables = {
             **self.control.environment,

@@ -51,7 +51,7 @@ from rockfill.bus import Bus, Event, Topic
 from rockfill.clocks.keeper import Keeper
 from rockfill.clocks.service import ClockService
 from rockfill.completion.service import CompletionService
-from rockfill.config import Address, ClockPolicy, Clocks, Config, parse_address
+from rockfill.config import Address, ClockPolicy, Clocks, Config, Settings, parse_address, reload
 from rockfill.config import load as load_configuration
 from rockfill.downloads.libraries import board_facts, build_libraries
 from rockfill.engine.events import Timeouts
@@ -88,6 +88,9 @@ WORKER = (sys.executable, "-P", "-m", "rockfill.worker")
 
 # How long requests in progress may go on once the daemon has been told to stop, and how long their connections.
 DRAIN_S = 3.0
+
+# The engine's state is told a moment after it changed, and so not while a completion waits for its first token.
+TELL_S = 0.01
 
 # A crashing engine must not write to a memory card all the time.
 HISTORY_PAUSE_S = 1.0
@@ -139,11 +142,13 @@ class _Appliance:
         config = options.config
         self._tls = tls
         self._options = options
+        self._settings = Settings(config)
         self._state = state
         self._token = state.token()
         self._manager = manager
         self._bus = Bus()
         self._herald = Herald()
+        self._telling: asyncio.TimerHandle | None = None
         self._history = History(state.history())
         self._history_changed = asyncio.Event()
         self._models = ModelStore([paths.bundled_models(), state.path / "models"])
@@ -152,28 +157,26 @@ class _Appliance:
             config, state, self._models, self._bus, board_facts, arrived=self._model_arrived
         )
         self._supervisor = Supervisor(
-            partial(_spawn, options.worker),
+            partial(_spawn, options.worker, self._settings),
             _timeouts(config.engine),
-            prepare_load=partial(_prepare_load, config, state, self._libraries),
+            prepare_load=partial(_prepare_load, self._settings, state, self._libraries),
             changed=self._engine_changed,
             printed=lambda line: self._bus.publish(Event(Topic.LOGS, "engine.printed", {"line": line})),
-            recycle_growth_bytes=config.engine.recycle_growth_mib << 20,
+            recycle_growth_bytes=_recycle_growth_bytes(config),
         )
         self._completions = completions = CompletionService(
             self._supervisor,
             self._libraries.models.find,
-            max_queue=config.completion.max_queue,
-            switch_idle_s=config.engine.switch_idle_s,
-            first_token_target_s=config.completion.first_token_target_s,
+            **_scheduling(config),
             bus=self._bus,
         )
         networks = Networks(
             config.server.trusted_proxies, config.access.tokenless, insecure_lan=config.access.insecure_lan
         )
         self._connections = Connections(networks, config.server.max_connections_per_address, most_files() // 2)
-        hosts = HostNames(socket.gethostname(), config.server.allowed_hosts)
+        self._hosts = HostNames(socket.gethostname(), config.server.allowed_hosts)
         logins = Logins(access, time.monotonic)
-        gate = Gate(access, logins, hosts, networks, f"rockfill_{port}")
+        gate = Gate(access, logins, self._hosts, networks, f"rockfill_{port}")
         pages = Pages(web_root, open_to_some=networks.open_to_some)
         self._telemetry = Telemetry(
             Sampler(state.path), partial(_engine_figures, self._supervisor, completions), self._bus
@@ -189,7 +192,7 @@ class _Appliance:
             "completions": completions,
             "models": self._models,
             "state": state,
-            "configuration": config,
+            "configuration": self._settings,
             "selftest": SelfTest(self._supervisor),
             "events": self._history,
             "library": self._libraries.models,
@@ -275,6 +278,8 @@ class _Appliance:
                 self._supervisor.close()
                 await self._runner.cleanup()
                 await engine
+                if self._telling is not None:
+                    self._telling.cancel()
                 self._write_history()
 
     async def _first_load(self, say: Callable[[str], None]) -> None:
@@ -299,10 +304,15 @@ class _Appliance:
         self._manager.status(status_text(snapshot, self._supervisor.tokens_per_second))
         if self._history.record(snapshot, self._supervisor.last_lines):
             self._history_changed.set()
-        self._telemetry.engine_changed()
         self._clocks.engine_changed(snapshot)
         for event in self._herald.events(snapshot):
             self._bus.publish(event)
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell_engine)
+
+    def _tell_engine(self) -> None:
+        self._telling = None
+        self._telemetry.engine_changed()
         self._bus.publish(engine_commands.changed(self._supervisor, self._completions, self._models))
 
     async def _hottest_celsius(self) -> float | None:
@@ -334,20 +344,17 @@ class _Appliance:
         except Problem as problem:
             log.error("the configuration stays as it was. %s", problem.message)
             return
-        self._supervisor.reconfigure(_timeouts(config.engine))
+        reloaded = reload(self._settings.config, config)
+        self._settings.config = config = reloaded.config
+        self._supervisor.reconfigure(_timeouts(config.engine), _recycle_growth_bytes(config))
+        self._completions.reconfigure(**_scheduling(config))
+        self._hosts.allow(config.server.allowed_hosts)
         if self._tls is not None:
             try:
-                _load_certificate(self._tls, self._options.config.server)
+                _load_certificate(self._tls, config.server)
             except Problem as problem:
                 log.error("the certificate stays as it was. %s", problem.message)
-        before = self._options.config
-        restart = [
-            name
-            for name in ("server", "access", "rkllm", "completion", "clocks")
-            if getattr(config, name) != getattr(before, name)
-        ]
-        others = f"; [{'], ['.join(restart)}] need a restart" if restart else ""
-        log.warning("the deadlines of [engine] were read again%s", others)
+        log.warning("the configuration was read again: %s", reloaded)
 
 
 def _choose(models: ModelStore, wanted: str | None, remembered: str | None) -> None:
@@ -366,8 +373,9 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _prepare_load(config: Config, state: StateDir, libraries: Libraries, load: Load) -> Load:
+def _prepare_load(settings: Settings, state: StateDir, libraries: Libraries, load: Load) -> Load:
     """The load with what the configuration and the last selftest say; `runtime_missing` where the NPU has none."""
+    config = settings.config
     if load.engine == "rkllm":
         load = replace(
             load,
@@ -382,8 +390,9 @@ def _prepare_load(config: Config, state: StateDir, libraries: Libraries, load: L
     return replace(load, fim_order=result.best_order) if result is not None else load
 
 
-async def _spawn(argv: Sequence[str], listener: Listener) -> Child:
-    return await Child.spawn(argv, listener, os.environ)
+async def _spawn(argv: Sequence[str], settings: Settings, listener: Listener) -> Child:
+    prompts = {"RKLLM_LOG_LEVEL": "2"} if settings.config.rkllm.log_prompts else {}
+    return await Child.spawn(argv, listener, {**os.environ, **prompts})
 
 
 async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str], None]) -> None:
@@ -430,6 +439,18 @@ def _bundled(models: ModelStore) -> Target | None:
         return models.find(DEFAULT_MODEL)
     except Problem:
         return None
+
+
+def _scheduling(config: Config) -> dict[str, Any]:
+    return {
+        "max_queue": config.completion.max_queue,
+        "switch_idle_s": config.engine.switch_idle_s,
+        "first_token_target_s": config.completion.first_token_target_s,
+    }
+
+
+def _recycle_growth_bytes(config: Config) -> int:
+    return config.engine.recycle_growth_mib << 20
 
 
 def _timeouts(engine: Engine) -> Timeouts:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rockfill.decode import DecodeError, Range, decode
 from rockfill.errors import Code, Problem
@@ -48,7 +48,7 @@ class Engine:
 
     hello_timeout_s: Seconds = 20.0
     load_timeout_s: Seconds = 60.0
-    accepted_timeout_s: Seconds = 2.0
+    accepted_timeout_s: Seconds = 1.0
     first_token_timeout_s: Seconds = 20.0
     token_gap_timeout_s: Seconds = 20.0
     abort_timeout_s: Seconds = 30.0
@@ -69,6 +69,7 @@ class Rkllm:
     context_tokens: Annotated[int, Range(256, 16384)] = 2048
     base_domain_id: Annotated[int, Range(0, 15)] = 0
     embed_flash: bool = True
+    log_prompts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,64 @@ class Config:
     completion: Completion = field(default_factory=Completion)
     hub: Hub = field(default_factory=Hub)
     clocks: Clocks = field(default_factory=Clocks)
+
+
+# When a reload takes up a change. A key or section that is not here waits for a restart: what it says went into sockets
+# and services that are built once.
+AT_ONCE = frozenset({"engine", "completion", "server.allowed_hosts"})
+AT_NEXT_LOAD = frozenset(
+    {"engine.threads", "rkllm.context_tokens", "rkllm.base_domain_id", "rkllm.embed_flash", "rkllm.log_prompts"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a reload comes to: the configuration in force from then on, and the keys that changed."""
+
+    config: Config
+    at_once: tuple[str, ...]
+    at_next_load: tuple[str, ...]
+    at_restart: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """For people: ``engine.ping_s is in force; rkllm.embed_flash at the next load of a model``."""
+        parts = [
+            f"{', '.join(keys)} {when}"
+            for keys, when in (
+                (self.at_once, "in force now"),
+                (self.at_next_load, "from the next load of a model on"),
+                (self.at_restart, "only after a restart, as what they say is built once"),
+            )
+            if keys
+        ]
+        return "; ".join(parts) or "nothing has changed"
+
+
+def reload(before: Config, after: Config) -> Reload:
+    """Take up of `after` what can be taken up while running; the rest stays as in `before`."""
+    sections: dict[str, Any] = {}
+    changed: dict[str, list[str]] = {"at_once": [], "at_next_load": [], "at_restart": []}
+    for section in fields(Config):
+        old, new = getattr(before, section.name), getattr(after, section.name)
+        taken_up: dict[str, Any] = {}
+        for key in fields(old):
+            value, name = getattr(new, key.name), f"{section.name}.{key.name}"
+            if value == getattr(old, key.name):
+                continue
+            names = {section.name, name}
+            when = "at_next_load" if names & AT_NEXT_LOAD else "at_once" if names & AT_ONCE else "at_restart"
+            changed[when].append(name)
+            if when != "at_restart":
+                taken_up[key.name] = value
+        sections[section.name] = replace(old, **taken_up)
+    return Reload(Config(**sections), **{when: tuple(keys) for when, keys in changed.items()})
+
+
+class Settings:
+    """The configuration in force, for those who look at it again and again."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ class ModelFacts:
 class Run:
     """How a generation went. Times in seconds; `reused_tokens` of the prompt came from the last run's KV cache.
 
-    A figure that the engine does not give is None, never estimated.
+    `memory_bytes` is the most that the process has held so far, by the engine's own account. A figure that the engine
+    does not give is None, never estimated.
     """
 
     finish: Finish
@@ -59,6 +60,7 @@ class Run:
     reused_tokens: int | None
     prefill_s: float | None
     decode_s: float | None
+    memory_bytes: int | None = None
 
 
 class Session(Protocol):

@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,13 @@ LINE = "total = price * count\n"
 POLL_S = 0.0005
 
 # 64 tokens: CodeGemma's three markers, <bos>, and 60 characters at one token each (`fakes/worker.py`).
-SMALL: dict[str, Any] = {"prompt": "def total(price, count):\n    return ", "suffix": "\n\nprint(total(3, 4))\n  \n"}
+_serial = count(1)
+
+
+def small(**fields: object) -> dict[str, Any]:
+    """Never the same twice: what was answered before is answered from memory."""
+    prompt = f"def t{next(_serial):04d}(price, count):\n    return "
+    return {"prompt": prompt, "suffix": "\n\nprint(total(3, 4))\n  \n", **fields}
 
 
 def first_token() -> Iterator[Row]:
@@ -39,7 +46,7 @@ def first_token() -> Iterator[Row]:
             # Typing leaves pauses. Without one, the worker would still be gathering the last run's tokens (COALESCE_S).
             time.sleep(0.005)
             before = cpu_s(pid), cpu_s(worker)
-            run = client.complete(SMALL)
+            run = client.complete(small())
             if i >= 20:
                 runs.append(run)
                 daemon_us.append((cpu_s(pid) - before[0]) * 1e6)
@@ -50,7 +57,7 @@ def first_token() -> Iterator[Row]:
     yield Row("  CPU of the daemon, per request", "us", tuple(daemon_us))
     yield Row("  CPU of the worker, per request", "us", tuple(worker_us))
     with bare_server(runs[-1].raw) as port, Connection(port) as client:
-        bare = [client.complete(SMALL) for _ in range(220)][20:]
+        bare = [client.complete(small()) for _ in range(220)][20:]
     yield Row(
         "  loopback and this client alone", "ms", _ms(run.first_s for run in bare), None, "contained in the first"
     )
@@ -59,12 +66,11 @@ def first_token() -> Iterator[Row]:
 def streaming() -> Iterator[Row]:
     """What a streamed token costs once the first is there."""
     tokens = 2000
-    request = {**SMALL, "max_tokens": tokens}
     text = (LINE * 400)[: 4 * tokens]
     with scripted(text=text, tokens=tokens, context_tokens=4 * tokens) as appliance, connect(appliance) as client:
-        runs = [_per_token(appliance, client, request) for _ in range(33)][3:]
+        runs = [_per_token(appliance, client, tokens) for _ in range(33)][3:]
         appliance.script(text=text, tokens=tokens, token_s=0.002)
-        apart = [_per_token(appliance, client, {**request, "max_tokens": 100}) for _ in range(6)][1:]
+        apart = [_per_token(appliance, client, 100) for _ in range(6)][1:]
     wall, daemon, worker, own = zip(*(costs for costs, _ in runs), strict=True)
     note = f"{tokens} tokens of 4 characters, gathered on the way into {round(mean(n for _, n in runs))} events"
     yield Row("streaming, an engine that needs no time, per token", "us", wall, 25, note)
@@ -78,17 +84,16 @@ def streaming() -> Iterator[Row]:
 
 
 def _per_token(
-    appliance: BenchAppliance, client: Connection, request: dict[str, Any]
+    appliance: BenchAppliance, client: Connection, tokens: int
 ) -> tuple[tuple[float, float, float, float], int]:
     """Microseconds a token: from first to last, then CPU of daemon, worker and client; and how many events came."""
     pids = appliance.pid, worker_of(client)
     before = *map(cpu_s, pids), time.process_time()
-    run = client.complete(request)
+    run = client.complete(small(max_tokens=tokens))
     after = *map(cpu_s, pids), time.process_time()
-    n = request["max_tokens"]
-    assert run.extension["timings"]["generated_tokens"] == n
-    daemon, worker, own = ((b - a) / n * 1e6 for a, b in zip(before, after, strict=True))
-    return ((run.total_s - run.first_s) / n * 1e6, daemon, worker, own), run.events
+    assert run.extension["timings"]["generated_tokens"] == tokens
+    daemon, worker, own = ((b - a) / tokens * 1e6 for a, b in zip(before, after, strict=True))
+    return ((run.total_s - run.first_s) / tokens * 1e6, daemon, worker, own), run.events
 
 
 def start() -> Iterator[Row]:
@@ -131,7 +136,7 @@ def memory() -> Iterator[Row]:
         unloaded_mb = rss_mb(appliance.pid)
     with scripted(text=LINE) as appliance, connect(appliance) as client:
         for _ in range(300):
-            client.complete(SMALL)
+            client.complete(small())
         used_mb = rss_mb(appliance.pid)
     yield Row("memory of the daemon, no model loaded", "MB", (unloaded_mb,), 50)
     yield Row("memory of the daemon, bundled model loaded", "MB", (loaded_mb,), 50)
@@ -178,7 +183,7 @@ def client_gone() -> Iterator[Row]:
 
 def _leave(appliance: BenchAppliance, watcher: Connection, *, mid_stream: bool) -> tuple[float, float]:
     client = connect(appliance)
-    client.send("POST", "/v1/completions", {**SMALL, "max_tokens": 500, "stream": True})
+    client.send("POST", "/v1/completions", small(max_tokens=500, stream=True))
     if mid_stream:
         client.until_text()
     else:
@@ -226,7 +231,7 @@ def killed() -> Iterator[Row]:
                 os.kill(worker, signal.SIGKILL)
                 while True:
                     with connect(appliance) as client, contextlib.suppress(Refused):
-                        run = client.complete(SMALL)
+                        run = client.complete(small())
                         break
                     refusals += 1
                 times.append(time.perf_counter() - killed_s - run.total_s + run.first_s)

@@ -1057,6 +1057,12 @@ EXPORT int rkllm_init(LLMHandle *handle, RKLLMParam *param, CallbackArgument cal
     model->chat_prefix = strdup(control.chat_prefix);
     model->chat_postfix = strdup(control.chat_postfix);
     model->init_ms = now_ms() - started;
+    if (log_level() >= 2) {
+        log_line("I sim: base_domain_id %d, top_k %d", param->extend_param.base_domain_id, param->top_k);
+#if GENERATION >= GEN_1_2_0
+        log_line("I sim: embed_flash %d", param->extend_param.embed_flash);
+#endif
+    }
     free_control(&control);
     if (!replace_model(NULL, model)) return violation("more than %zu models at once", COUNT(models));
     *handle = model;

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -45,12 +46,12 @@ def status(appliance: NpuAppliance) -> str:
     return rockfill("status", "--url", appliance.url, "--state-dir", str(appliance.state_dir)).stdout
 
 
-def refusal(appliance: NpuAppliance, prompt: str, **fields: object) -> str:
-    """The code with which a completion is refused."""
-    answer = appliance.request("POST", "/v1/completions", {"prompt": prompt, "max_tokens": 32, **fields})
+def refusal(appliance: NpuAppliance, prompt: str) -> tuple[str, list[str]]:
+    """The code with which a completion is refused, and the library's last lines that come with it."""
+    answer = appliance.request("POST", "/v1/completions", {"prompt": prompt, "max_tokens": 32})
     assert answer.status >= 400, answer.body
-    code: str = answer.json()["error"]["code"]
-    return code
+    error = answer.json()["error"]
+    return error["code"], error["detail"]["last_lines"]
 
 
 @pytest.fixture
@@ -97,6 +98,16 @@ def test_the_same_request_reaches_every_generation_as_the_same_ids(tmp_path: Pat
             assert value["choices"][0]["text"] == "hello"
             state = appliance.command("engine.get")
             assert (state["model"]["name"], state["instead_of"], state["problem"]) == (NAME, None, None)
+            told = state["runtime_facts"]
+            assert (told["runtime_version"], told["driver_version"], told["platform"]) == (
+                VERSIONS[generation],
+                "0.9.8",
+                "RK3588",
+            )
+            assert (told["context_limit_tokens"], told["npu_cores"]) == (
+                (None, None) if generation == "1.1" else ("4096", "3")
+            )
+            assert (state["memory_bytes"] is not None) is (generation in ("1.2.1", "1.3"))
             version = "1.1" if generation == "1.1" else VERSIONS[generation]
             assert state["runtime"] == f"RKLLM {version}"
             assert f"Running {NAME} on RKLLM {version}." in appliance.printed
@@ -106,8 +117,28 @@ def test_the_same_request_reaches_every_generation_as_the_same_ids(tmp_path: Pat
         seen[generation] = [line for line in lines if "prompt tokens" in line][-1]
     assert len(set(seen.values())) == 1
     ids = [int(number) for number in re.findall(r"\d+", seen["1.1"].partition("[")[2])]
-    assert ids[0] == 2
-    assert ids.count(2) == 1  # BOS
+    vocabulary = json.loads((tmp_path / "1.1" / NAME / "tokenizer.json").read_text())["added_tokens"]
+    id_of = {token["content"]: token["id"] for token in vocabulary}
+    assert ids[0] == id_of["<bos>"]
+    for marker in ("<bos>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"):
+        assert ids.count(id_of[marker]) == 1, marker
+
+
+def test_what_the_configuration_says_reaches_the_library_at_the_next_load(npu: NpuAppliance, tmp_path: Path) -> None:
+    npu.control.set(script=HELLO)
+    npu.complete("# nobody's business")
+    assert not [line for line in npu.command("engine.logs", lines=200)["lines"] if "prompt" in line]
+    config = tmp_path / "config.toml"
+    config.write_text(config.read_text() + "base_domain_id = 3\nembed_flash = false\nlog_prompts = true\n")
+    os.kill(npu.pid, signal.SIGHUP)
+    worker = npu.command("engine.get")["worker_pid"]
+    npu.command("engine.restart")
+    while npu.wait_for_state("ready")["worker_pid"] == worker:
+        time.sleep(0.01)
+    npu.complete("# all the world's")
+    lines = npu.command("engine.logs", lines=200)["lines"]
+    assert {"I sim: base_domain_id 3, top_k 1", "I sim: embed_flash 0"} <= set(lines)
+    assert [line for line in lines if "prompt tokens" in line]
 
 
 @pytest.mark.parametrize("generation", ["1.2.1", "1.3"])
@@ -251,7 +282,9 @@ def test_a_run_that_fails_ends_with_its_reason_in_a_new_worker_and_the_next_one_
     appliance = lasting(generation)
     worker, began_s = appliance.command("engine.get")["worker_pid"], round(time.time(), 3)
     appliance.control.set(script=LONG, run_from_token=3, **fault)
-    assert refusal(appliance, f"never the same twice: {generation} {fault}") == code
+    told_code, lines = refusal(appliance, f"never the same twice: {generation} {fault}")
+    assert told_code == code
+    assert [line for line in lines if "rkllm" in line], lines
     appliance.control.reset()
     appliance.control.set(script=HELLO)
     appliance.wait_for_state("ready")
@@ -263,7 +296,7 @@ def test_a_run_that_fails_ends_with_its_reason_in_a_new_worker_and_the_next_one_
 
 def test_a_fault_that_lasts_keeps_the_lines_that_explain_it_in_sight(npu: NpuAppliance) -> None:
     npu.control.set(run="error")
-    assert refusal(npu, "x") == "npu_failed"
+    assert refusal(npu, "x")[0] == "npu_failed"
     state = npu.wait_for_state("failed")
     assert state["problem"]["code"] == "npu_failed"
     assert [line for line in state["problem"]["detail"]["last_lines"] if "run failed" in line]
@@ -279,7 +312,7 @@ def test_a_crash_long_after_a_warning_about_the_driver_is_a_crash(npu: NpuApplia
     npu.command("engine.restart")
     npu.wait_for_state("ready")
     npu.control.set(run="crash", run_from_token=3)
-    assert refusal(npu, "x") == "engine_crashed"
+    assert refusal(npu, "x")[0] == "engine_crashed"
     npu.control.set(run="ok")
     npu.wait_for_state("ready")
 
@@ -336,7 +369,7 @@ def _pointer(appliance: NpuAppliance, directory: Path) -> str:
 def test_what_is_missing_is_said_and_the_appliance_serves_on_the_cpu(
     tmp_path: Path, spoil: Callable[[NpuAppliance, Path], str]
 ) -> None:
-    appliance = NpuAppliance(tmp_path)
+    appliance = NpuAppliance(tmp_path, token_gap_timeout_s=20)  # the CPU engine is a real one, on a busy machine
     code = spoil(appliance, tmp_path)
     appliance.start()
     try:

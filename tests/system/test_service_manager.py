@@ -229,7 +229,32 @@ def test_sighup_takes_up_the_deadlines(managed: ManagedAppliance) -> None:
     answer = managed.request("POST", "/v1/completions", {"prompt": "p"})
     assert answer.json()["error"]["code"] == "engine_hung"
     managed.stop()
-    assert any("deadlines of [engine] were read again" in line for line in managed.printed)
+    assert any("first_token_timeout_s in force now" in line for line in managed.printed)
+
+
+def test_sighup_takes_up_all_that_can_be_and_names_the_rest(managed: ManagedAppliance) -> None:
+    managed.start()
+    foreign = {"Host": "code.example.org"}
+    assert managed.request("GET", "/health", token=None, headers=foreign).status == 403
+    managed.reload(
+        '[server]\nlisten = "127.0.0.1:1"\nallowed_hosts = ["code.example.org"]\n'
+        "[completion]\nmax_queue = 0\n[rkllm]\nembed_flash = false\n"
+    )
+    assert managed.request("GET", "/health", token=None, headers=foreign).status == 200
+    config = managed.command("config.get")
+    assert (config["server"]["listen"], config["completion"]["max_queue"]) == ("127.0.0.1:8012", 0)
+    assert (config["rkllm"]["embed_flash"], config["engine"]["first_token_timeout_s"]) == (False, 20)
+    managed.script(**MINUTE)
+    running = managed.begin(max_tokens=1200)
+    assert managed.request("POST", "/v1/completions", {"prompt": "waits"}).json()["error"]["code"] == "queue_full"
+    managed.stop()
+    running.close()
+    [told] = [line for line in managed.printed if "the configuration was read again" in line]
+    assert told.endswith(
+        ": server.allowed_hosts, engine.first_token_timeout_s, completion.max_queue in force now; "
+        "rkllm.embed_flash from the next load of a model on; "
+        "server.listen only after a restart, as what they say is built once"
+    )
 
 
 def test_sighup_with_mistakes_names_each_and_keeps_the_old_deadlines(managed: ManagedAppliance) -> None:

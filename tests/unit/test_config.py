@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rockfill.config import Address, Config, load, parse_address
+from rockfill.config import Address, Config, load, parse_address, reload
 from rockfill.errors import Code, Problem
 
 EXAMPLE = Path(__file__).parents[2] / "packaging" / "rockfill.toml"
@@ -161,3 +161,20 @@ def test_the_example_explains_every_key() -> None:
         keys = [line for line in block if re.match(r"#\w+ = ", line)]
         prose = [line for line in block if line.startswith("# ")]
         assert prose or not keys, keys
+
+
+def test_a_reload_takes_up_what_it_can_and_keeps_the_rest_as_it_was() -> None:
+    before = Config()
+    after = replace(
+        before,
+        server=replace(before.server, listen="0.0.0.0:80", allowed_hosts=("a",)),
+        engine=replace(before.engine, ping_s=7.0, threads=3),
+        rkllm=replace(before.rkllm, embed_flash=False),
+    )
+    reloaded = reload(before, after)
+    assert reloaded.at_once == ("server.allowed_hosts", "engine.ping_s")
+    assert reloaded.at_next_load == ("engine.threads", "rkllm.embed_flash")
+    assert reloaded.at_restart == ("server.listen",)
+    assert reloaded.config == replace(after, server=replace(after.server, listen=before.server.listen))
+    assert reload(reloaded.config, after).at_restart == ("server.listen",)  # still not in force
+    assert str(reload(after, after)) == "nothing has changed"

@@ -18,7 +18,12 @@ class HostNames:
 
     def __init__(self, own_name: str, allowed: Iterable[str]) -> None:
         own = own_name.lower()
-        self._names = {"localhost", own, own.partition(".")[0], *(name.lower().rstrip(".") for name in allowed)}
+        self._own = {"localhost", own, own.partition(".")[0]}
+        self.allow(allowed)
+
+    def allow(self, names: Iterable[str]) -> None:
+        """From now on these are the names given."""
+        self._names = self._own | {name.lower().rstrip(".") for name in names}
 
     def allows(self, host_header: str) -> bool:
         """Whether a request with this Host header (port and all) may be answered."""

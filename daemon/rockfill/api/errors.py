@@ -94,6 +94,7 @@ WEBSOCKET_CODES: Mapping[Code, str] = {
 }
 
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_LAST_WORDS = ("exit_status", "last_lines")
 _LLAMACPP_TYPES = {**_OPENAI_TYPES, 501: "not_supported_error", 503: "unavailable_error"}
 
 
@@ -106,18 +107,26 @@ class ErrorShape(Protocol):
 def openai_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
     """``{"error": {"message", "type", "param", "code"}}``; the advice is part of the message, as clients show that."""
     kind = _OPENAI_TYPES.get(status, _any_type(status))
-    return {"error": {"message": sentence(info), "type": kind, "param": None, "code": info.code.value}}
+    error = {"message": sentence(info), "type": kind, "param": None, "code": info.code.value}
+    return {"error": {**error, **_detail(info)}}
 
 
 def llamacpp_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
     """llama.cpp's ``{"error": {"code", "message", "type"}}``, where `code` is the status; ours is `reason`."""
     kind = _LLAMACPP_TYPES.get(status, _any_type(status))
-    return {"error": {"code": status, "message": sentence(info), "type": kind, "reason": info.code.value}}
+    error = {"code": status, "message": sentence(info), "type": kind, "reason": info.code.value}
+    return {"error": {**error, **_detail(info)}}
 
 
 def ollama_shape(info: ProblemInfo, status: int) -> dict[str, Any]:
     """Ollama's ``{"error": "what happened"}``, and our `code`."""
-    return {"error": sentence(info), "code": info.code.value}
+    return {"error": sentence(info), "code": info.code.value, **_detail(info)}
+
+
+def _detail(info: ProblemInfo) -> dict[str, Any]:
+    """Whoever's request went down with the engine gets its exit status and last lines; all else is in the message."""
+    told = {name: value for name, value in (info.detail or {}).items() if name in _LAST_WORDS}
+    return {"detail": told} if told else {}
 
 
 def command_shape(info: ProblemInfo, status: int) -> dict[str, Any]:

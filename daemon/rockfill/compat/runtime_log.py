@@ -28,6 +28,9 @@ class RuntimeFacts:
     npu_cores: str | None = None
     target_platform: str | None = None
 
+    def __bool__(self) -> bool:
+        return any(getattr(self, field.name) is not None for field in fields(self))
+
 
 _FACTS = (
     re.compile(

@@ -17,12 +17,12 @@ class Budget:
     """The most tokens of a prompt, so that its first token comes within a target time even with nothing cached."""
 
     def __init__(self, first_token_target_s: float) -> None:
-        self._target_s = first_token_target_s
+        self.target_s = first_token_target_s
         self._tokens = 0.0
 
     def tokens(self, prefill_tokens_per_second: float | None) -> int:
         """The budget at this rate; it stays as it was until the rate has clearly changed."""
-        wanted = max(LEAST_TOKENS, (prefill_tokens_per_second or UNMEASURED_TOKENS_PER_S) * self._target_s)
+        wanted = max(LEAST_TOKENS, (prefill_tokens_per_second or UNMEASURED_TOKENS_PER_S) * self.target_s)
         if not self._tokens / STEP <= wanted <= self._tokens * STEP:
             self._tokens = wanted
         return int(self._tokens)

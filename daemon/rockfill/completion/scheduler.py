@@ -118,7 +118,7 @@ class Scheduler:
 
     def __init__(self, max_queue: int) -> None:
         """At most `max_queue` flights wait beside the one in the air."""
-        self._max_queue = max_queue
+        self.max_queue = max_queue
         self._air: _Flight | None = None
         self._waiting: list[_Flight] = []
         self._served: dict[str, int] = {}
@@ -140,7 +140,7 @@ class Scheduler:
         flight = _Flight(arrival, {arrival.ticket: arrival})
         if self._air is None:
             return [*effects, self._take_off(flight)]
-        if len(self._waiting) >= self._max_queue:
+        if len(self._waiting) >= self.max_queue:
             return [*effects, Refuse(arrival.ticket)]
         self._waiting.append(flight)
         air = self._air

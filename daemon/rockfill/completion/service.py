@@ -163,6 +163,12 @@ class CompletionService:
         self.paused = False
         self.first_token_s: float | None = None  # of the last request that the engine answered, waiting included
 
+    def reconfigure(self, *, max_queue: int, switch_idle_s: float, first_token_target_s: float) -> None:
+        """Use these from the next request on."""
+        self._switch_idle_s = switch_idle_s
+        self._scheduler.max_queue = max_queue
+        self._budget.target_s = first_token_target_s
+
     @property
     def queue_depth(self) -> int:
         return self._scheduler.depth

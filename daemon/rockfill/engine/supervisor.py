@@ -154,6 +154,8 @@ class Supervisor:
         self._asked: dict[int, asyncio.Future[Any]] = {}  # what is no run: tokens and texts
         self._snapshot = EngineSnapshot(Phase.STOPPED)
         self.tokens_per_second: float | None = None
+        self.memory_bytes: int | None = None  # the most that the worker has held, as its engine told last
+        self.runtime_facts: RuntimeFacts | None = None  # what the RKLLM runtime said at the last load, if it ran
         self.loaded: messages.Load | None = None  # what the present worker, or the last one, was told to load
 
     @property
@@ -178,11 +180,6 @@ class Supervisor:
             lines += self._child.lines
             total += self._child.lines_total
         return tuple(lines), total
-
-    @property
-    def runtime_facts(self) -> RuntimeFacts:
-        """What the RKLLM runtime said of itself and the machine at its last load."""
-        return facts_of(self.last_lines)
 
     # ---- wishes
 
@@ -247,8 +244,9 @@ class Supervisor:
         """Keep the model loaded however long it is idle, or not."""
         self._queue.put_nowait(ev.Pin(pinned))
 
-    def reconfigure(self, timeouts: Timeouts) -> None:
-        """Use these deadlines from now on."""
+    def reconfigure(self, timeouts: Timeouts, recycle_growth_bytes: int) -> None:
+        """Use these from now on."""
+        self._recycle_growth_bytes = recycle_growth_bytes
         self._queue.put_nowait(ev.Reconfigure(timeouts))
 
     async def heartbeat(self) -> None:
@@ -296,6 +294,7 @@ class Supervisor:
         match effect:
             case ev.Spawn(epoch):
                 self._facts = self._fim_order = self._resident_at_first = None
+                self.memory_bytes = self.runtime_facts = None
                 try:
                     child = await self._spawn(_Ear(self, epoch))
                 except Problem as problem:
@@ -399,13 +398,13 @@ class Supervisor:
                     first = generation.tokens == 0
                     generation.push(text, tokens, asyncio.get_running_loop().time())
                     if first:
-                        self._queue.put_nowait(ev.FirstToken(epoch, ticket))
+                        self._put_behind_text(ev.FirstToken(epoch, ticket))
             case messages.Accepted(ticket):
                 generation = self._in_worker(ticket)
                 if generation is not None:
                     generation.accept(message)
                 rate = self.prefill_tokens_per_second
-                self._queue.put_nowait(ev.AcceptedCame(epoch, ticket, message.prompt_tokens, rate))
+                self._put_behind_text(ev.AcceptedCame(epoch, ticket, message.prompt_tokens, rate))
             case messages.Done(ticket, run):
                 generation = self._in_worker(ticket)
                 if generation is not None:
@@ -435,6 +434,10 @@ class Supervisor:
                 if settled is not None and not settled.done():
                     settled.set_result(answer)
 
+    def _put_behind_text(self, event: ev.Event) -> None:
+        """Whoever reads the text that came along goes first. If the run's end comes first too, `event` is refused."""
+        asyncio.get_running_loop().call_soon(self._queue.put_nowait, event)
+
     def _in_worker(self, ticket: int) -> Generation | None:
         """The generation that runs under `ticket`; None if none does, and whatever a worker says of it is idle talk."""
         running = self._state.running
@@ -445,6 +448,7 @@ class Supervisor:
             broken = ProblemInfo(Code.INVALID_MODEL, "The runtime could not load the model.", "Choose another variant.")
             self._load_failed(epoch, broken)
         else:
+            self.runtime_facts = facts_of(self.last_lines)
             self._queue.put_nowait(ev.LoadDone(epoch))
 
     def _load_failed(self, epoch: int, problem: ProblemInfo) -> None:
@@ -466,6 +470,7 @@ class Supervisor:
     def _measure(self, generation: Generation, run: Run) -> None:
         if run.decode_s and run.generated_tokens >= MEASURABLE_DECODED_TOKENS:
             self.tokens_per_second = round((run.generated_tokens - 1) / run.decode_s, 2)
+        self.memory_bytes = run.memory_bytes or self.memory_bytes
         prefilled = run.prefilled_tokens
         if prefilled is None and generation.accepted is not None:
             prefilled = generation.accepted.prompt_tokens  # some of it may have been cached; the slowest run counts

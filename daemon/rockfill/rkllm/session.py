@@ -199,6 +199,7 @@ class RkllmSession:
         prefilled = run.result(len(ids)).prefilled_tokens
         if prefilled is not None:
             # The first run after a load finds no cache: what it prefilled beyond our ids, the runtime had put there.
+            # Only then: later the cache may hold that BOS, and a count tells nothing of it.
             adds = prefilled > len(ids)
             self._facts = replace(self._facts, runtime_adds_bos=adds, bos_id=None if adds else self._facts.bos_id)
         if code != 0 or run.tokenless:
@@ -285,6 +286,8 @@ class _Run:
             reused_tokens=max(0, prompt_tokens - perf.prefill_tokens) if perf else None,
             prefill_s=perf.prefill_ms / 1000 if perf else first - self._started,
             decode_s=perf.generate_ms / 1000 if perf else self._last - first,
+            # VmHWM in units of 1024 kB, by what the 1.2.1b1 library reads and prints; 0 where it could not
+            memory_bytes=round(perf.memory_mb * (1 << 20)) or None if perf else None,
         )
 
 

@@ -37,7 +37,7 @@ class ModelTokenizer:
             raise Problem(
                 Code.TOKENIZER_MISSING,
                 f"There is no tokenizer.json beside {path.parent.name}.",
-                "Put the tokenizer.json of the model's original repository into its directory.",
+                "`rockfill models import --tokenizer` adds that of the model's original repository.",
             )
         try:
             self._tokenizer: Any = Tokenizer.from_file(str(path))

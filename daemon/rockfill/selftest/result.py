@@ -41,6 +41,7 @@ class SelfTestResult:
 
     `runtime_adds_bos`: a BOS was put before our ids. `reuses_prefix`: a prompt that shares its beginning with the last
     one is prefilled only from there on. Speeds in tokens a second, aborts in milliseconds until the engine was free.
+    `memory_bytes` is the most that the worker held, by the engine's own account.
     """
 
     model: str
@@ -56,6 +57,7 @@ class SelfTestResult:
     worker_rss_bytes: int | None
     psm: Example | None
     spm: Example | None
+    memory_bytes: int | None = None
 
     @classmethod
     def stored(cls, value: object) -> SelfTestResult | None:
@@ -87,6 +89,7 @@ class SelfTestResult:
             ("abort in prefill", self.abort_in_prefill_ms, "ms"),
             ("abort in decode", self.abort_in_decode_ms, "ms"),
             ("memory of the worker", self.worker_rss_bytes and round(self.worker_rss_bytes / 1e6), "MB"),
+            ("  at most, as it tells", self.memory_bytes and round(self.memory_bytes / 1e6), "MB"),
         ):
             lines.append(f"  {name:24}{'not seen' if value is None else f'{value:g} {unit}'}")
         for name, answer in (

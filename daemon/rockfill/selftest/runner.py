@@ -56,6 +56,7 @@ class SelfTest:
             worker_rss_bytes=resident_bytes(self._supervisor.snapshot.worker_pid),
             psm=examples["psm"],
             spm=examples["spm"],
+            memory_bytes=self._supervisor.memory_bytes,
         )
 
     async def _example(self, target: Target, order: Literal["psm", "spm"]) -> Example | None:

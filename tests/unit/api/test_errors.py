@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rockfill.api import errors
-from rockfill.api.errors import STATUS, command_shape, dumps, info_of, openai_shape, problem_response
+from rockfill.api.errors import (
+    STATUS,
+    command_shape,
+    dumps,
+    info_of,
+    llamacpp_shape,
+    ollama_shape,
+    openai_shape,
+    problem_response,
+)
 from rockfill.errors import Code, Problem, ProblemInfo
 
 if TYPE_CHECKING:
@@ -49,6 +59,17 @@ def test_the_openai_shape_is_what_its_clients_read() -> None:
         status: openai_shape(ProblemInfo(Code.NOT_FOUND, ""), status)["error"]["type"] for status in (400, 404, 503)
     }
     assert kinds == {400: "invalid_request_error", 404: "not_found_error", 503: "server_error"}
+
+
+@pytest.mark.parametrize(("shape", "where"), [(openai_shape, "error"), (llamacpp_shape, "error"), (ollama_shape, None)])
+def test_the_shapes_of_others_have_it_where_there_is_one(shape: ErrorShape, where: str | None) -> None:
+    crash = ProblemInfo(Code.ENGINE_CRASHED, "It crashed.", detail={"exit_status": -11, "last_lines": ["E rkllm: no"]})
+    for info, detail in (
+        (crash, {"exit_status": -11, "last_lines": ["E rkllm: no"]}),
+        (replace(crash, detail=None), None),
+    ):
+        error = shape(info, 502)
+        assert (error[where] if where else error).get("detail") == detail
 
 
 def test_our_own_shape_has_the_detail() -> None:

@@ -9,10 +9,10 @@ from rockfill.access.tokens import Scope
 from rockfill.api.commands.table import Json, NoParameters, command
 
 if TYPE_CHECKING:
-    from rockfill.config import Config
+    from rockfill.config import Settings
 
 
 @command("config.get", scope=Scope.ADMIN)
-async def get(_: NoParameters, configuration: Config) -> Json:
+async def get(_: NoParameters, configuration: Settings) -> Json:
     """The configuration in force, defaults included. It holds no secrets."""
-    return asdict(configuration)
+    return asdict(configuration.config)
