@@ -89,7 +89,7 @@ WORKER = (sys.executable, "-P", "-m", "rockfill.worker")
 # How long requests in progress may go on once the daemon has been told to stop, and how long their connections.
 DRAIN_S = 3.0
 
-# The engine's state is told a moment after it changed, and so not while a completion waits for its first token.
+# That the engine is busy is told a moment later, and not while a completion waits for its first token.
 TELL_S = 0.01
 
 # A crashing engine must not write to a memory card all the time.
@@ -307,11 +307,15 @@ class _Appliance:
         self._clocks.engine_changed(snapshot)
         for event in self._herald.events(snapshot):
             self._bus.publish(event)
-        if self._telling is None:
+        if snapshot.phase is not Phase.BUSY:
+            self._tell_engine()
+        elif self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell_engine)
 
     def _tell_engine(self) -> None:
-        self._telling = None
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
         self._telemetry.engine_changed()
         self._bus.publish(engine_commands.changed(self._supervisor, self._completions, self._models))
 
