@@ -68,7 +68,7 @@ class Appliance {
         this.#statsMs = performance.now();
         break;
       case "downloads":
-        this.downloads = event.jobs ?? [];
+        this.downloads = event.downloads;
         break;
       case "events":
         this.events = [...this.events, { ...event, at: new Date() }].slice(-EVENTS_KEPT);
