@@ -52,7 +52,7 @@ class Appliance:
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = list(arguments)
         self._launcher = list(launcher or (sys.executable, "-m", "rockfill"))
-        self._variables = dict(variables or {})
+        self.variables = dict(variables or {})
         self._process: subprocess.Popen[str] | None = None
         self.printed: list[str] = []
 
@@ -74,7 +74,7 @@ class Appliance:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=ROOT,
-            env={**environment(), **self._variables},
+            env={**environment(), **self.variables},
         )
         assert self._process.stdout is not None
         self.printed = []

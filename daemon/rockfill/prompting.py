@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,13 +12,14 @@ from rockfill.fim.context import Context, ContextFile, trim
 from rockfill.fim.families import BY_NAME, FAMILIES, Marker
 from rockfill.fim.growth import MOST_GROWTH, Laid, goes_behind_marker, grown, typed_since
 from rockfill.fim.prompt import fit, render
-from rockfill.link.messages import Generate, Trimmed
+from rockfill.link.messages import Generate, Prompt, PromptPiece, Trimmed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rockfill.fim.families import Family, FileLayout, Order
     from rockfill.fim.prompt import Piece
+    from rockfill.link.messages import Render
     from rockfill.session import Session
 
 # What a prompt leaves to the completion where the context is short: at least this share of it.
@@ -117,6 +119,20 @@ class Prompter:
                 f"Its ids go from 0 to {self._facts.vocabulary_tokens - 1}.",
             )
         return self._session.detokenize(list(token_ids)) if token_ids else ""
+
+    def shown(self, request: Render) -> Prompt:
+        """The prompt for people: what its ids stand for, each control token by itself. Raises as `prompt` does."""
+        wanted = Generate(
+            request.id, request.prefix, request.suffix, request.files, request.max_tokens, request.budget_tokens
+        )
+        ids, _, trimmed = self.prompt(wanted)
+        controls = self._control_ids | {self._facts.bos_id}
+        pieces: list[PromptPiece] = []
+        for control, group in itertools.groupby(ids, lambda token_id: token_id in controls):
+            run = list(group)
+            texts = [[token_id] for token_id in run] if control else [run]
+            pieces += [PromptPiece(self._session.detokenize(text), control) for text in texts]
+        return Prompt(tuple(pieces), len(ids), trimmed)
 
     def prompt(self, request: Generate) -> tuple[list[int], int, Trimmed]:
         """The prompt's ids, how many tokens the completion may have, and what was left out.

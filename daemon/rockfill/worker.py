@@ -45,7 +45,7 @@ _DEFAULT_SAMPLING = Sampling()
 
 
 # What the engine's thread does, one after another; an abort is for the other thread.
-Order = messages.Load | messages.Tokenize | messages.Detokenize | messages.Generate | messages.Ping
+Order = messages.Load | messages.Tokenize | messages.Detokenize | messages.Render | messages.Generate | messages.Ping
 
 
 class Channel:
@@ -149,6 +149,8 @@ class Worker:
                 self._channel.send(messages.Tokenized(ticket, tuple(self._ready_prompter().tokenize(text))))
             case messages.Detokenize(ticket, token_ids):
                 self._channel.send(messages.Detokenized(ticket, self._ready_prompter().text_of(token_ids)))
+            case messages.Render(ticket):
+                self._channel.send(messages.Rendered(ticket, self._ready_prompter().shown(message)))
             case messages.Generate():
                 self._generate(message)
             case messages.Ping(ticket):

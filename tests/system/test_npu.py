@@ -341,12 +341,12 @@ def _spoil_architecture(appliance: NpuAppliance, directory: Path) -> str:
     image[18:20] = other.to_bytes(2, "little")  # e_machine
     library = directory / "librkllmrt.so"
     library.write_bytes(image)
-    appliance._variables["ROCKFILL_RKLLM_LIBRARY"] = str(library)
+    appliance.variables["ROCKFILL_RKLLM_LIBRARY"] = str(library)
     return "runtime_unsupported"
 
 
 def _no_library(appliance: NpuAppliance, directory: Path) -> str:
-    appliance._variables["ROCKFILL_RKLLM_LIBRARY"] = ""
+    appliance.variables["ROCKFILL_RKLLM_LIBRARY"] = ""
     return "runtime_missing"
 
 

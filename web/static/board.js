@@ -7,13 +7,15 @@ import { stateWords, unitOf } from "./engine.js";
 import { Columns } from "./figures.js";
 import { actionButton, emptyNote, html, nothing, problemNote } from "./parts.js";
 import { render, repeat } from "./vendor/lit.js";
-import { celsius, count, hertz, memory, moment, NONE, percent, plural, short, tokensPerSecond } from "./words.js";
+import { celsius, count, hertz, memory, milliseconds, moment, NONE, percent, plural, short, tokensPerSecond } from "./words.js";
 
 const SPANS = [
   { name: "5 minutes", resolution: "seconds", lengthS: 300 },
   { name: "15 minutes", resolution: "seconds", lengthS: 900 },
   { name: "24 hours", resolution: "minutes", lengthS: 86_400 },
 ];
+
+const POWERS_OF_TWO = Array.from({ length: 24 }, (_, power) => 2 ** (20 + power)); // a MiB and upwards
 
 export function open(container, appliance) {
   return new BoardView(container, appliance);
@@ -131,12 +133,13 @@ class BoardView {
     const cluster = (part) => this.appliance.stats?.clusters?.[part] ?? `CPU ${Number(part) + 1}`;
     return {
       npu: { title: "NPU load", format: percent, range: [0, 100], empty: "This machine does not tell an NPU’s load.", series: all("npu.load_percent", (core) => `Core ${core}`) },
-      cpu: { title: "CPU load", format: percent, range: [0, 100], empty: "No figures yet.", series: [...all("cpu.cluster_load_percent", cluster), ...(columns.parts("cpu.cluster_load_percent").length > 1 ? [] : [])] },
+      cpu: { title: "CPU load", format: percent, range: [0, 100], empty: "No figures yet.", series: all("cpu.cluster_load_percent", cluster) },
       speed: { title: "Tokens a second", format: short, empty: "Nothing has been generated in this time.", series: [one("engine.tokens_per_second", "Tokens/s")] },
       heat: { title: "Temperature", format: celsius, empty: "This machine does not tell its temperatures.", series: [one("npu.temp_celsius", "NPU"), one("cpu.temp_celsius", "CPU"), one("gpu.temp_celsius", "GPU"), one("soc.hottest_celsius", "Hottest")] },
       clocks: { title: "Clocks", format: hertz, empty: "This machine does not tell its frequencies.", series: [one("npu.freq_hz", "NPU"), one("ddr.freq_hz", "DDR"), ...all("cpu.cluster_freq_hz", cluster), one("gpu.freq_hz", "GPU")] },
-      memory: { title: "Memory", format: memory, empty: "No figures yet.", series: [one("ram.used_bytes", "In use"), one("worker.rss_bytes", "Model"), one("daemon.rss_bytes", "Rockfill"), one("swap.used_bytes", "Swap")] },
-      queue: { title: "Requests waiting", format: count, empty: "No figures yet.", series: [one("queue.depth", "Waiting")] },
+      memory: { title: "Memory", format: memory, steps: POWERS_OF_TWO, empty: "No figures yet.", series: [one("ram.used_bytes", "In use"), one("worker.rss_bytes", "Model"), one("daemon.rss_bytes", "Rockfill"), one("swap.used_bytes", "Swap")] },
+      queue: { title: "Requests waiting", format: count, steps: [1, 2, 5, 10, 20, 50], empty: "No figures yet.", series: [one("queue.depth", "Waiting")] },
+      first: { title: "Time to the first token", format: (seconds) => milliseconds(seconds === null ? null : seconds * 1000), empty: "Nothing has been generated in this time.", series: [one("engine.first_token_s", "First token")] },
     };
   }
 

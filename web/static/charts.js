@@ -1,7 +1,7 @@
 // Live charts: a window of the figures' history, drawn by uPlot, with the values of now (or under the pointer) beside.
 
-import { html, nothing } from "./parts.js";
-import { ref, render } from "./vendor/lit.js";
+import { html } from "./parts.js";
+import { render } from "./vendor/lit.js";
 import uPlot from "./vendor/uplot.js";
 
 const HEIGHT_PX = 150;
@@ -9,15 +9,16 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 
 /**
  * One chart in `container`. `series` is a list of `{ label, values(figures) }`; those that never have a value are left
- * out. `format` writes a value; `range` fixes the scale, else it starts at zero.
+ * out. `format` writes a value; `range` fixes the scale, else it starts at zero; `steps` are what may lie
+ * between two lines of the grid.
  */
 export class Chart {
   #plot = null;
   #drawn = "";
   #at = null;
 
-  constructor(container, { title, format, range = null, empty }) {
-    Object.assign(this, { container, title, format, range, empty });
+  constructor(container, { title, format, range = null, steps = null, empty }) {
+    Object.assign(this, { container, title, format, range, steps, empty });
     new ResizeObserver(() => this.#resize()).observe(container);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
       this.#drawn = "";
@@ -42,11 +43,10 @@ export class Chart {
   }
 
   #legend(some) {
-    const { times } = { times: this.shown[0] };
-    const at = this.#at ?? times.length - 1;
+    const at = this.#at ?? this.shown[0].length - 1;
     render(html`
       <figcaption>${this.title}</figcaption>
-      <div class="plot" aria-hidden="true" ${ref(() => {})}></div>
+      <div class="plot" aria-hidden="true"></div>
       ${some.length
         ? html`<dl class="legend">${some.map(({ label, values }, number) => html`<div><dt><i class=${`series-${(number % 6) + 1}`}></i>${label}</dt><dd>${this.format(values[at] ?? null)}</dd></div>`)}</dl>`
         : html`<p class="quiet">${this.empty}</p>`}`, this.container);
@@ -54,7 +54,7 @@ export class Chart {
 
   #options(series) {
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--wire"), width: 1 }, ticks: { show: false }, font: "12px B612, sans-serif" };
-    const scale = this.range ? { range: this.range } : { range: (_, low, high) => [0, Math.max(high || 0, 1e-9) * 1.1] };
+    const scale = this.range ? { range: this.range } : { range: (_, low, high) => [0, Math.max(high || 0, this.steps?.[0] ?? 1e-9) * 1.1] };
     return {
       width: this.#width,
       height: HEIGHT_PX,
@@ -63,7 +63,7 @@ export class Chart {
       scales: { x: { range: () => this.window }, y: scale },
       axes: [
         { ...axis, space: 70, values: [[3600, "{HH}:{mm}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] },
-        { ...axis, size: 62, space: 36, values: (_, ticks) => ticks.map((tick) => this.format(tick)) },
+        { ...axis, size: 64, space: 36, ...(this.steps ? { incrs: this.steps } : {}), values: (_, ticks) => ticks.map((tick) => this.format(tick)) },
       ],
       series: [
         {},
@@ -93,5 +93,3 @@ export class Chart {
     this.#drawn = "";
   }
 }
-
-export { nothing };

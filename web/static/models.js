@@ -89,7 +89,7 @@ class ModelsView {
       <h2>On this machine</h2>
       <ul class="rows">${repeat(models, ({ name }) => name, (model) => this.#row(model))}</ul>
       ${real.length ? nothing : emptyNote("Only the demonstration is here.", "Choose a model below: one click fetches it, checks it and loads it.")}
-      <p class="quiet" role="status">${this.#said}</p>
+      <p class="quiet said" role="status">${this.#said}</p>
     </section>`;
   }
 

@@ -24,7 +24,7 @@ from rockfill.engine.stream import Reader, TextStream
 from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.fim.families import BY_NAME
 from rockfill.fim.output import Mode, OutputFilter, OutputRules, Reason
-from rockfill.link.messages import File, Generate, Trimmed
+from rockfill.link.messages import File, Generate, Render, Trimmed
 from rockfill.session import Sampling
 from rockfill.snapshots import Phase
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from rockfill.engine.supervisor import Generation, Supervisor
-    from rockfill.link.messages import Accepted
+    from rockfill.link.messages import Accepted, Prompt
     from rockfill.snapshots import Target
 
 # The engine's own figures of a run come with its end. Where a filter ends the text earlier, they are waited for this
@@ -194,9 +194,7 @@ class CompletionService:
         if self.paused:
             raise PAUSED.raised()
         target = self._find_model(request.model)
-        if request.priority is Priority.TYPING and not request.budget_tokens:
-            tokens = self._budget.tokens(self._supervisor.prefill_tokens_per_second)
-            request = replace(request, budget_tokens=tokens)
+        request = self._within_budget(request)
         remembered = None
         if _is_memorable(request):
             remembered = self._remembered(request, target)
@@ -205,6 +203,21 @@ class CompletionService:
             self._refuse_hasty_switch(target)
             self._arrive(completion)
         return completion
+
+    async def prompt(self, request: CompletionRequest) -> Prompt:
+        """The prompt that the loaded model would be given for `request` now. Raises `engine_stopped` without one."""
+        request = self._within_budget(request)
+        asked = Render(
+            0, request.prefix, request.suffix, request.files, request.max_tokens, budget_tokens=request.budget_tokens
+        )
+        return await self._supervisor.prompt(asked)
+
+    def _within_budget(self, request: CompletionRequest) -> CompletionRequest:
+        """`request` with a bound on its prompt, if it is somebody's who types and has none of its own."""
+        if request.priority is not Priority.TYPING or request.budget_tokens:
+            return request
+        tokens = self._budget.tokens(self._supervisor.prefill_tokens_per_second)
+        return replace(request, budget_tokens=tokens)
 
     def pause(self) -> None:
         """Refuse every request from now on, those that wait or run included."""

@@ -222,7 +222,12 @@ class Supervisor:
         text: str = await self._ask(lambda ticket: messages.Detokenize(ticket, token_ids))
         return text
 
-    async def _ask(self, question: Callable[[int], messages.Tokenize | messages.Detokenize]) -> Any:
+    async def prompt(self, request: messages.Render) -> messages.Prompt:
+        """The prompt that the loaded model would be given, likewise; the request's id is filled in."""
+        prompt: messages.Prompt = await self._ask(lambda ticket: replace(request, id=ticket))
+        return prompt
+
+    async def _ask(self, question: Callable[[int], messages.Tokenize | messages.Detokenize | messages.Render]) -> Any:
         if self._state.phase not in (Phase.READY, Phase.BUSY):
             raise NOT_LOADED.raised()
         self._tickets += 1
@@ -429,7 +434,11 @@ class Supervisor:
             case messages.Pong():
                 self._queue.put_nowait(ev.PongCame(epoch))
                 self._recycle_if_grown(epoch)
-            case messages.Tokenized(ticket, answer) | messages.Detokenized(ticket, answer):
+            case (
+                messages.Tokenized(ticket, answer)
+                | messages.Detokenized(ticket, answer)
+                | messages.Rendered(ticket, answer)
+            ):
                 settled = self._asked.get(ticket)
                 if settled is not None and not settled.done():
                     settled.set_result(answer)

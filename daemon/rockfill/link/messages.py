@@ -78,6 +78,19 @@ class Detokenize:
 
 
 @dataclass(frozen=True, slots=True)
+class Render:
+    """Ask for the prompt that `Generate` with the same fields would run; answered with `Rendered`."""
+
+    TYPE: ClassVar = "render"
+    id: int
+    prefix: str
+    suffix: str | None = None
+    files: tuple[File, ...] = ()
+    max_tokens: int = 64
+    budget_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """Complete between `prefix` and `suffix`, or, where `suffix` is None, continue `prefix` plainly.
 
@@ -148,6 +161,30 @@ class Detokenized:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptPiece:
+    """A control token, or ordinary text up to the next one."""
+
+    text: str
+    control: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as the engine gets it."""
+
+    pieces: tuple[PromptPiece, ...]
+    tokens: int
+    trimmed: Trimmed
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    TYPE: ClassVar = "rendered"
+    id: int
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """Request `id` starts now, with a prompt of `prompt_tokens`; `ignored` names what could not be honoured."""
 
@@ -203,7 +240,9 @@ class Failed:
         return ProblemInfo(self.code, self.message, self.advice, self.detail)
 
 
-ToWorker = Load | Tokenize | Detokenize | Generate | Abort | Ping
-ToDaemon = Hello | Loaded | Tokenized | Detokenized | Accepted | Token | Done | Pong | Failed
-TO_WORKER: tuple[type[ToWorker], ...] = (Load, Tokenize, Detokenize, Generate, Abort, Ping)
-TO_DAEMON: tuple[type[ToDaemon], ...] = (Hello, Loaded, Tokenized, Detokenized, Accepted, Token, Done, Pong, Failed)
+ToWorker = Load | Tokenize | Detokenize | Render | Generate | Abort | Ping
+ToDaemon = Hello | Loaded | Tokenized | Detokenized | Rendered | Accepted | Token | Done | Pong | Failed
+TO_WORKER: tuple[type[ToWorker], ...] = (Load, Tokenize, Detokenize, Render, Generate, Abort, Ping)
+TO_DAEMON: tuple[type[ToDaemon], ...] = (
+    *(Hello, Loaded, Tokenized, Detokenized, Rendered, Accepted, Token, Done, Pong, Failed),
+)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rockfill.errors import Code, Problem
-from rockfill.link.messages import Generate
+from rockfill.link.messages import Generate, Render
 from rockfill.snapshots import Phase
 from tests.engines import Engine, Script, engine
 from tests.fakes.worker import FIRST_TEXT_ID
@@ -36,6 +36,29 @@ async def test_ids_become_text_again_control_tokens_written_out(running: Engine,
     await running.supervisor.ensure_ready(script.target)
     assert await running.supervisor.detokenize((*IDS, 1, *IDS)) == "ab<eos>ab"
     assert await running.supervisor.detokenize(()) == ""
+
+
+async def test_the_prompt_is_shown_as_the_engine_gets_it(running: Engine, script: Script) -> None:
+    await running.supervisor.ensure_ready(script.target)
+    prompt = await running.supervisor.prompt(Render(0, "a<|fim_suffix|>", "b"))
+    shown = [(piece.text, piece.control) for piece in prompt.pieces]
+    assert shown == [
+        ("<bos>", True),
+        ("<|fim_prefix|>", True),
+        ("a<|fim_suffix|>", False),  # as text, whatever it looks like
+        ("<|fim_suffix|>", True),
+        ("b", False),
+        ("<|fim_middle|>", True),
+    ]
+    assert prompt.tokens == 4 + len("a<|fim_suffix|>b")
+    assert running.supervisor.snapshot.phase is Phase.READY
+
+
+async def test_what_is_trimmed_is_not_shown(running: Engine, script: Script) -> None:
+    await running.supervisor.ensure_ready(script.target)
+    prompt = await running.supervisor.prompt(Render(0, "line\n" * 100, "", budget_tokens=60))
+    assert prompt.tokens <= 60
+    assert prompt.trimmed.prefix_chars > 400
 
 
 @pytest.mark.parametrize("token", [-1, 1 << 40])

@@ -12,6 +12,7 @@ from rockfill.api.commands import (
     engine,
     evaluations,
     models,
+    prompt,
     runtimes,
     selftest,
     stats,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 COMMANDS: tuple[Command, ...] = (
     complete.start,
     complete.cancel,
+    prompt.prompt,
     engine.get,
     engine.load,
     engine.unload,
