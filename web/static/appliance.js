@@ -10,6 +10,7 @@ class Appliance {
   engine = null; // as engine.get gives it
   stats = null; // the last of the topic stats
   downloads = []; // the jobs of the topic downloads
+  scopes = null; // what may be done here; null while that is not known
   events = []; // what happened since the page was opened, newest last
   #link;
   #listeners = new Set();
@@ -48,6 +49,10 @@ class Appliance {
     if (status.state === "open") {
       this.subscribe("state", { topics: ["engine", "downloads", "events"] }, (event) => this.#happened(event));
       this.#watchFigures();
+      this.call("access.get").then(({ scopes }) => {
+        this.scopes = scopes;
+        this.#tell("access");
+      }, () => {}); // the connection broke: the next one asks again
     }
     this.#tell("link");
   }

@@ -8,7 +8,7 @@ import { Problem } from "./problem.js";
 import { freeName, Keeper, readText, stored } from "./tabs.js";
 import { live, ref, render, repeat } from "./vendor/lit.js";
 import { count, milliseconds, NONE, plural, tokensPerSecond } from "./words.js";
-import { firstSteps } from "./first-steps.js";
+import { FirstSteps } from "./first-steps.js";
 
 const SETTINGS_KEY = "rockfill.completion";
 const DEFAULTS = { mode: "line", maxTokens: 64, temperature: 0, automatic: true };
@@ -37,6 +37,7 @@ class CompleteView {
 
   constructor(container, appliance) {
     this.container = container;
+    this.firstSteps = new FirstSteps(appliance, () => this.draw());
     this.appliance = appliance;
     const { files, active } = stored();
     this.#files = files;
@@ -72,7 +73,7 @@ class CompleteView {
     const hot = honours === undefined || honours === null || honours.includes("temperature");
     render(html`
       <h1 class="spoken">Complete code</h1>
-      ${firstSteps(this.appliance, () => this.draw())}
+      ${this.firstSteps.draw()}
       <div class="bench" @dragover=${(event) => event.preventDefault()} @drop=${(event) => this.#drop(event)}>
         <div class="tabs">
           <div class="tablist" role="tablist" aria-label="Files" @keydown=${(event) => this.#tabKey(event)}>
@@ -322,6 +323,7 @@ class CompleteView {
   #ended(done, offer) {
     this.#running = false;
     this.#outcome = done;
+    this.firstSteps.completed();
     const nothingCame = !offer.text.trim();
     const long = offer.text.length > LONGEST_SPOKEN ? `${offer.text.slice(0, LONGEST_SPOKEN)} …` : offer.text;
     this.#say(nothingCame

@@ -1,2 +1,80 @@
-import { nothing } from "./parts.js";
-export const firstSteps = () => nothing;
+// From nothing to the first completion by a real model: what is done, what is next, and what runs meanwhile.
+
+import { fetchModel } from "./fetching.js";
+import { guide } from "./guide.js";
+import { actionButton, html, nothing, problemNote } from "./parts.js";
+import { bytes, duration } from "./words.js";
+
+const PUT_OFF_KEY = "rockfill.first-steps";
+
+export class FirstSteps {
+  #known = { board: undefined, runtimes: undefined, catalogue: [] };
+  #asked = false;
+  #problem = null;
+  #guiding = false; // somebody is on the way: the last step is shown, too
+  #completed = false;
+
+  constructor(appliance, changed) {
+    Object.assign(this, { appliance, changed });
+  }
+
+  /** A real model has completed something: that was the last step. */
+  completed() {
+    if (this.appliance.engine?.model && !this.appliance.engine.model.demonstration) this.#completed = true;
+  }
+
+  draw() {
+    const { engine, downloads } = this.appliance;
+    const waiting = engine && (!engine.model || engine.model.demonstration || engine.instead_of);
+    if (localStorage.getItem(PUT_OFF_KEY) || !engine || this.#completed || (!waiting && !this.#guiding)) return nothing;
+    this.#guiding = true;
+    if (!this.#asked) this.#ask();
+    const { title, steps, instead } = guide({ engine, downloads, ...this.#known });
+    return html`<section class="card guide" aria-label="First steps">
+      <div class="head"><h2>${title}</h2><button type="button" class="plain" @click=${() => this.#putOff()}>Not now</button></div>
+      ${instead ? html`<p>${instead}</p>` : nothing}
+      ${problemNote(engine.instead_of?.problem)}
+      <ol class="steps">${steps.map((step) => this.#step(step))}</ol>
+      ${problemNote(this.#problem)}
+    </section>`;
+  }
+
+  #step({ name, text, state, suggestion, job }) {
+    const failed = (problem) => {
+      this.#problem = problem;
+      this.changed();
+    };
+    const get = async () => {
+      this.#problem = null;
+      await fetchModel(this.appliance, "models.use", { model: suggestion.name });
+      this.changed();
+    };
+    return html`<li class=${state} aria-current=${state === "now" ? "step" : nothing}>
+      <strong>${name}</strong><span class="spoken">${{ done: "done", now: "next", later: "later" }[state]}</span>
+      <p>${text}</p>
+      ${suggestion ? html`<p class="actions">${actionButton(`Fetch and use ${suggestion.title}`, get, { failed, kind: "accent" })} <a href="#models">All models and variants</a></p>` : nothing}
+      ${job ? html`<progress max="1" .value=${job.total_bytes ? job.done_bytes / job.total_bytes : 0} aria-label=${`${job.name}: how much of it is here`}></progress>
+        <p class="quiet">${bytes(job.done_bytes)} of ${bytes(job.total_bytes)}${job.bytes_per_second ? ` · ${bytes(job.bytes_per_second)}/s` : ""}${job.seconds_left !== null ? ` · ${duration(job.seconds_left)} left` : ""} · <a href="#models">Cancel, and more</a></p>` : nothing}
+    </li>`;
+  }
+
+  async #ask() {
+    this.#asked = true;
+    const asked = { board: "board.get", runtimes: "runtimes.list", catalogue: "models.catalogue" };
+    for (const [name, type] of Object.entries(asked)) {
+      try {
+        const answer = await this.appliance.call(type);
+        this.#known[name] = name === "catalogue" ? answer.models : answer;
+      } catch (problem) {
+        if (problem.code === "unreachable") this.#asked = false;
+        else if (problem.code !== "forbidden") this.#problem = problem;
+      }
+    }
+    this.changed();
+  }
+
+  #putOff() {
+    localStorage.setItem(PUT_OFF_KEY, "put off");
+    this.changed();
+  }
+}

@@ -59,7 +59,8 @@ function draw() {
   const signedIn = status.state !== "refused";
   document.body.classList.toggle("gone", status.state === "lost");
   at("login").hidden = signedIn;
-  at("logout").hidden = !signedIn || status.tokenless;
+  at("logout").hidden = !signedIn;
+  at("logout").textContent = isGuest() ? "Sign in" : "Sign out";
   render(signInProblem ? problemNote(signInProblem) : nothing, at("login-problem"));
   for (const name of Object.keys(VIEWS)) at(name).hidden = !signedIn || shown?.name !== name;
   render(notices(), at("notices"));
@@ -92,7 +93,7 @@ function notices() {
     ? html`<div class="notice" role="status"><p><strong>Rockfill was updated to ${status.version}.</strong> This page is of
         ${document.body.dataset.version}.</p><p class="actions"><button type="button" @click=${() => location.reload()}>Load the new page</button></p></div>`
     : nothing}
-  ${status.tokenless ? html`<p class="notice">This network may read and complete without a token, as the configuration says.</p>` : nothing}`;
+`;
 }
 
 function readouts() {
@@ -110,6 +111,9 @@ function readouts() {
 }
 
 // Signing in
+
+/** Somebody who got in without a token, which the configuration allows this network. */
+const isGuest = () => document.body.dataset.open === "yes" && appliance.scopes !== null && !appliance.scopes.includes("control");
 
 async function signIn(token) {
   try {
@@ -136,7 +140,7 @@ at("login").addEventListener("submit", (event) => {
   signIn(at("token").value.trim());
 });
 at("logout").addEventListener("click", async () => {
-  await logout().catch(() => {});
+  if (!isGuest()) await logout().catch(() => {});
   signInProblem = null;
   appliance.refuse();
 });

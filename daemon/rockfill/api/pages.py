@@ -7,12 +7,11 @@ import gzip
 import hashlib
 import mimetypes
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-import jinja2
 from aiohttp import hdrs, web
 
 from rockfill import __version__
@@ -20,9 +19,7 @@ from rockfill.api.server import CONTENT_SECURITY_POLICY, Route
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
-
 
 FOREVER = "public, max-age=31536000, immutable"  # safe, as the address changes with every byte of every file
 PACKED_ALREADY = frozenset({".woff2", ".png", ".webp"})
@@ -39,11 +36,11 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """Everything that a browser may get. `edition` names this very set of files; `template` gives one by its name."""
+    """Everything that a browser may get. `edition` names this very set of files; `render(template, values)` is a page."""
 
     edition: str
     files: dict[str, _File]
-    template: Callable[[str], jinja2.Template]
+    render: Callable[[str, Mapping[str, object]], str]
 
 
 class Pages:
@@ -87,14 +84,8 @@ class Pages:
         """
         site = await asyncio.to_thread(self._site)
         nonce = secrets.token_urlsafe(16)
-        template = await asyncio.to_thread(site.template, name)
-        text = template.render(
-            version=__version__,
-            static=f"{below}static/{site.edition}",
-            nonce=nonce,
-            open_to_some=self._open_to_some,
-            **values,
-        )
+        values |= {"version": __version__, "static": f"{below}static/{site.edition}", "nonce": nonce}
+        text = await asyncio.to_thread(site.render, name, {**values, "open_to_some": self._open_to_some})
         response = web.Response(text=text, status=status, content_type="text/html", headers=headers)
         policy = f"{CONTENT_SECURITY_POLICY}; style-src 'self' 'nonce-{nonce}'"
         response.headers["Content-Security-Policy"] = policy
@@ -126,7 +117,7 @@ def _read(root: Path) -> _Site:
     digest = hashlib.sha256()
     for name, file in files.items():
         digest.update(f"{name}\0{len(file.content)}\0".encode() + file.content)
-    return _Site(digest.hexdigest()[:16], files, environment.get_template)
+    return _Site(digest.hexdigest()[:16], files, lambda name, values: environment.get_template(name).render(values))
 
 
 def _file(path: Path) -> _File:
