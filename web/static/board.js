@@ -7,7 +7,7 @@ import { stateWords, unitOf } from "./engine.js";
 import { Columns } from "./figures.js";
 import { actionButton, emptyNote, html, nothing, problemNote } from "./parts.js";
 import { render, repeat } from "./vendor/lit.js";
-import { celsius, count, hertz, memory, milliseconds, moment, NONE, percent, plural, short, tokensPerSecond } from "./words.js";
+import { bytes, celsius, count, hertz, memory, milliseconds, moment, NONE, percent, plural, short, tokensPerSecond } from "./words.js";
 
 const SPANS = [
   { name: "5 minutes", resolution: "seconds", lengthS: 300 },
@@ -26,6 +26,7 @@ class BoardView {
   #columns = new Columns(900);
   #charts = null;
   #history = [];
+  #machine = null;
   #problem = null;
   #selftest = null;
   #logs = null;
@@ -58,6 +59,7 @@ class BoardView {
   #load() {
     this.#loadFigures();
     this.#loadHistory();
+    this.#loadMachine();
     this.clocks.load();
     this.doctor.load();
   }
@@ -73,6 +75,10 @@ class BoardView {
 
   async #loadHistory() {
     await this.#try(async () => (this.#history = (await this.appliance.call("engine.history")).events.toReversed()));
+  }
+
+  async #loadMachine() {
+    await this.#try(async () => (this.#machine = await this.appliance.call("board.get")));
   }
 
   async #try(action) {
@@ -94,6 +100,7 @@ class BoardView {
       ${problemNote(this.#problem)}
       <div class="charts">${this.#chartKeys().map((key) => html`<figure class="chart card" id=${`chart-${key}`}></figure>`)}</div>
       ${this.#engineCard(engine)}
+      ${this.#machineCard()}
       ${this.clocks.draw()}
       ${this.doctor.draw()}
       ${this.#selftestCard()}
@@ -182,6 +189,25 @@ class BoardView {
         ${engine.pinned ? command("Let it be unloaded", "engine.unpin") : command("Keep it loaded", "engine.pin")}
       </p>
     </section>`;
+  }
+
+  #machineCard() {
+    const machine = this.#machine;
+    if (!machine) return nothing;
+    const { npu, release } = machine;
+    const driver = npu.driver ? `${npu.driver} ${npu.version ?? ""}` : npu.in_device_tree ? "no driver" : "none";
+    const facts = [
+      ["Machine", machine.model ?? machine.architecture],
+      ["SoC", machine.soc],
+      ["NPU", driver],
+      ["Kernel", machine.kernel],
+      ["System", release.name],
+      ["Memory", machine.ram_bytes === null ? null : memory(machine.ram_bytes)],
+      ["Cores", machine.clusters.map(({ name, cores }) => `${cores.length} ${name}`).join(", ")],
+      ["Disks", machine.disks.map(({ kind, size_bytes: size }) => `${kind} ${bytes(size)}`).join(", ")],
+    ];
+    return html`<section class="card" aria-label="Machine"><h2>Machine</h2>
+      <dl class="facts">${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value || NONE}</dd></div>`)}</dl></section>`;
   }
 
   #selftestCard() {

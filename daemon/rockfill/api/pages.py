@@ -36,7 +36,7 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """Everything that a browser may get. `edition` names this very set of files; `render(template, values)` is a page."""
+    """Everything that a browser may get. `edition` names these files; `render(template, values)` makes a page."""
 
     edition: str
     files: dict[str, _File]
