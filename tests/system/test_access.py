@@ -444,7 +444,7 @@ main(sys.argv[1:])
 def impatient(tmp_path: Path) -> Iterator[ScriptedAppliance]:
     """A daemon that waits for a second where others wait for a minute."""
     running = ScriptedAppliance(tmp_path / "state", launcher=[sys.executable, "-c", IMPATIENT])
-    running._variables["PYTHONPATH"] = f"{ROOT / 'daemon'}:{ROOT}"
+    running.variables["PYTHONPATH"] = f"{ROOT / 'daemon'}:{ROOT}"
     running.start()
     yield running
     running.stop()
