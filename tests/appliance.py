@@ -160,10 +160,15 @@ class ScriptedAppliance(Appliance):
     """A daemon whose worker does as its script says (`fakes/worker.py`)."""
 
     def __init__(
-        self, state_dir: Path, arguments: Sequence[str] = (), *, launcher: Sequence[str] | None = None
+        self,
+        state_dir: Path,
+        arguments: Sequence[str] = (),
+        *,
+        launcher: Sequence[str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         scripted = [sys.executable, str(ROOT / "tests/fakes/daemon.py")]
-        super().__init__(state_dir, arguments, launcher=launcher or scripted)
+        super().__init__(state_dir, arguments, launcher=launcher or scripted, variables=variables)
         self._model = state_dir / "models" / "fake"
         self._model.mkdir(parents=True)
         manifest = {"name": "fake", "engine": "fake", "file": "script.json", "family": "codegemma"}

@@ -53,6 +53,8 @@ from rockfill.clocks.service import ClockService
 from rockfill.completion.service import CompletionService
 from rockfill.config import Address, ClockPolicy, Clocks, Config, Settings, parse_address, reload
 from rockfill.config import load as load_configuration
+from rockfill.doctor.gather import Asked, is_tested
+from rockfill.doctor.service import Doctor
 from rockfill.downloads.libraries import board_facts, build_libraries
 from rockfill.engine.events import Timeouts
 from rockfill.engine.herald import Herald
@@ -61,7 +63,7 @@ from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
 from rockfill.errors import Code, Problem
 from rockfill.evaluation.results import Results
-from rockfill.hardware.board import boot_id
+from rockfill.hardware.board import Account, boot_id
 from rockfill.hardware.devices import ClockFiles
 from rockfill.hardware.process import most_files
 from rockfill.hardware.sampler import Sampler
@@ -202,6 +204,7 @@ class _Appliance:
             "evaluations": Results(state.evaluations()),
             "telemetry": self._telemetry,
             "clocks": self._clocks,
+            "doctor": Doctor(self._examined),
         }
         dispatch = Dispatch(COMMANDS, services)
         snapshots = {
@@ -318,6 +321,19 @@ class _Appliance:
             self._telling = None
         self._telemetry.engine_changed()
         self._bus.publish(engine_commands.changed(self._supervisor, self._completions, self._models))
+
+    def _examined(self) -> Asked:
+        target = self._models.chosen
+        return Asked(
+            config=self._options.config,
+            policy=self._clocks.settings.policy,
+            state_dir=self._state.path,
+            state_problem=None,
+            model=target,
+            tested=target is not None and is_tested(self._state.selftests(), target),
+            account=Account.mine(),
+            port_is_ours=True,
+        )
 
     async def _hottest_celsius(self) -> float | None:
         celsius = (await self._telemetry.stats()).figures["soc.hottest_celsius"]

@@ -115,6 +115,17 @@ def parser() -> argparse.ArgumentParser:
         _remote(command)
         command.set_defaults(run=("clocks", function))
 
+    doctor = commands.add_parser(
+        "doctor",
+        help="find what keeps the appliance from working, or working fast",
+        description="Check the board, the system and what is installed. Exit status 0: all is well, 1: there are "
+        "warnings, 3: there are problems.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print it as JSON")
+    doctor.add_argument("--config", metavar="FILE", help="the configuration, where no daemon runs")
+    _remote(doctor)
+    doctor.set_defaults(run=("doctor", "doctor"))
+
     logs = commands.add_parser("logs", help="what the engine printed last")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it prints more")
     logs.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="at most N lines (default 50)")

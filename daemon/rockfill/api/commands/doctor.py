@@ -1,0 +1,22 @@
+"""What keeps the appliance from working well."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rockfill.access.tokens import Scope
+from rockfill.api.commands.table import Json, NoParameters, command
+from rockfill.doctor.facts import worst
+
+if TYPE_CHECKING:
+    from rockfill.doctor.service import Doctor
+
+
+@command("doctor.run", scope=Scope.CONTROL)
+async def run(_: NoParameters, doctor: Doctor) -> Json:
+    """Check the board, the system and what is installed: `level` (ok, warning, problem) and `findings`, each with its
+    `check`, `level`, `message`, and in `fix` the command that mends it. Takes seconds where the Hub does not answer.
+    """
+    findings = await doctor.run()
+    return {"level": worst(findings).value, "findings": [asdict(finding) for finding in findings]}

@@ -1,0 +1,38 @@
+"""The doctor inside the daemon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rockfill.doctor.checks import diagnose
+from rockfill.doctor.facts import Finding, Level
+from rockfill.doctor.gather import gather, hub_facts
+from rockfill.hardware.own_thread import OwnThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rockfill.doctor.gather import Asked
+
+# Longer than the Hub is waited for, twice.
+TIMEOUT_S = 30.0
+
+
+class Doctor:
+    """Looks at everything when asked to."""
+
+    def __init__(self, asked: Callable[[], Asked]) -> None:
+        """`asked` says about which appliance; it is called in a thread."""
+        self._asked = asked
+        self._thread = OwnThread("doctor")
+
+    async def run(self) -> tuple[Finding, ...]:
+        """All findings, in the order in which things have to be mended."""
+        try:
+            facts = await self._thread.call(lambda: gather(self._asked(), ask_hub=hub_facts), TIMEOUT_S)
+        except TimeoutError:
+            says = f"The kernel has not answered for {TIMEOUT_S:.0f} s."
+            return (Finding("kernel", Level.PROBLEM, says, "sudo reboot"),)
+        finally:
+            self._thread.close()
+        return diagnose(facts)
