@@ -1,7 +1,7 @@
 """Makes `.venv` ready for `make run` or `make test`, from nothing but Python and the locks.
 
 `bootstrap.py run | test` installs exactly what the locks pin; `bootstrap.py debian-packages` sees to what the tests
-need from Debian. As root a missing Debian package is installed; otherwise the one command that installs it is printed.
+need from Debian and npm. As root a missing Debian package is installed; else the command that installs it is printed.
 Runs on the standard library alone, for it runs before anything is installed.
 """
 
@@ -46,15 +46,20 @@ TEST_PACKAGES = (
     DebianPackage("bubblewrap", "bwrap", "the sandbox of `rockfill eval`"),
     DebianPackage("binutils-aarch64-linux-gnu", "aarch64-linux-gnu-strip", "strips the wheels of the arm64 packages"),
     DebianPackage("chromium", "chromium", "tests/browser drives the page in it"),
+    DebianPackage("curl", "curl", "what shell scripts ask with"),
     DebianPackage("debhelper", "dh", "builds the Debian packages"),
     DebianPackage("dh-python", "dh_python3", "sees to it that they are byte-compiled where they are installed"),
     DebianPackage("dpkg-dev", "dpkg-buildpackage", "builds the Debian packages"),
     DebianPackage("gcc", "gcc", "compiles the simulator of librkllmrt.so"),
     DebianPackage("gnupg", "gpg", "signs the apt repository"),
     DebianPackage("iproute2", "ip", "connects a booted system with this one"),
+    DebianPackage("jq", "jq", "what shell scripts take JSON apart with"),
     DebianPackage("libc6-dev", "/usr/include/stdio.h", "the headers that the simulator includes"),
     DebianPackage("lintian", "lintian", "judges the Debian packages"),
     DebianPackage("mmdebstrap", "mmdebstrap", "makes the root file system for the next one"),
+    DebianPackage("nginx-light", "nginx", "a reverse proxy in front of the appliance"),
+    DebianPackage("nodejs", "node", "runs Node-RED"),
+    DebianPackage("npm", "npm", "installs Node-RED"),
     DebianPackage("reprepro", "reprepro", "makes the apt repository"),
     DebianPackage("systemd-container", "systemd-nspawn", "tests/packaging boots a real systemd in it"),
 )
@@ -120,6 +125,23 @@ def link_checkout() -> None:
     script.chmod(0o755)
 
 
+def install_node_red() -> None:
+    """Leave Node-RED in `build/node-red`, just as its lock pins it. Where that can't be, its tests say so."""
+    target = ROOT / "build" / "node-red"
+    files = [ROOT / "tests" / "clients" / "node_red" / name for name in ("package.json", "package-lock.json")]
+    stamp = target / "installed-from-this-lock"
+    lock = files[1].read_text()
+    if shutil.which("npm") is None or (stamp.exists() and stamp.read_text() == lock):
+        return
+    print("Installing Node-RED; the first time takes a minute …", file=sys.stderr)
+    target.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copy(file, target)
+    npm = ["npm", "ci", "--silent", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
+    if subprocess.run(npm, cwd=target, check=False, stdin=subprocess.DEVNULL).returncode == 0:
+        stamp.write_text(lock)
+
+
 def prepare(purpose: str) -> None:
     print(f"Setting up .venv to {purpose} Rockfill; the first time takes up to a minute …", file=sys.stderr)
     make_venv()
@@ -134,6 +156,7 @@ def main(purpose: str) -> None:
     if purpose == "debian-packages":
         if missing := [package for package in TEST_PACKAGES if package.missing()]:
             install_debian(missing)  # what stays missing shows itself as NOT RUN lines
+        install_node_red()
         return
     try:
         prepare(purpose)

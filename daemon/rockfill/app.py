@@ -31,6 +31,7 @@ from rockfill.api.commands import engine as engine_commands
 from rockfill.api.commands.all import COMMANDS
 from rockfill.api.commands.document import ProtocolDocument
 from rockfill.api.commands.http import CommandsOverHttp
+from rockfill.api.commands.jobs import Jobs
 from rockfill.api.commands.table import Dispatch
 from rockfill.api.dialects.listing import Models
 from rockfill.api.dialects.llamacpp import LlamaCpp
@@ -186,8 +187,10 @@ class _Appliance:
         self._clocks = ClockService(
             Keeper(ClockFiles(), state, boot_id), _clock_settings(config, state), self._bus, self._hottest_celsius
         )
+        self._jobs = Jobs(self._bus)
         services = {
             "access": access,
+            "jobs": self._jobs,
             "logins": logins,
             "bus": self._bus,
             "supervisor": self._supervisor,
@@ -226,7 +229,7 @@ class _Appliance:
             *LlamaCpp(completions, self._models, self._supervisor).routes(),
             *Ollama(completions, self._models, self._supervisor, gate).routes(),
             *StatsOverHttp(self._telemetry).routes(),
-            *CommandsOverHttp(dispatch, gate).routes(),
+            *CommandsOverHttp(dispatch, self._jobs, gate).routes(),
             *ProtocolDocument().routes(),
             *self._websockets.routes(),
         ]
@@ -278,6 +281,7 @@ class _Appliance:
                 self._websockets.close_when_idle()
                 if self._in_flight:
                     await asyncio.wait(set(self._in_flight), timeout=DRAIN_S)
+                await self._jobs.close()
                 self._supervisor.close()
                 await self._runner.cleanup()
                 await engine

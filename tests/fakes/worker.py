@@ -6,6 +6,7 @@ The "model" is a JSON file that is read again at each run, so that a running wor
     answers     [{"has", "text"}]: the text of the first one whose `has` is in the prompt is what the run says
     prints      a line on standard output at the beginning of a run
     tokens      how many tokens it is cut into (default: one a character)
+    load_s      how long a load takes
     prefill_s   before the first token; token_s: before each
     deaf        an abort is heard only so many seconds later
     fault       {"when": "load" | "prefill" | N (before token N), "what": one of FAULTS}
@@ -43,6 +44,7 @@ class FakeSession:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._hurry = threading.Event()
+        time.sleep(self._script().get("load_s", 0))
         self._misbehave("load")
 
     @property

@@ -36,6 +36,7 @@ def protocol() -> dict[str, Any]:
             command.type: {
                 "scope": command.scope.value if command.scope is not None else None,
                 "streams": command.streams,
+                "long": command.long,
                 "http": not command.needs_connection,
                 "description": command.doc,
                 "parameters": {**schema(command.parameters), **_described(command)},
@@ -61,7 +62,15 @@ def chapter() -> str:
 
 def _section(command: Command) -> Iterator[str]:
     scope = f"scope {command.scope.value}" if command.scope is not None else "any scope"
-    where = ", websocket only" if command.needs_connection else ", streams" if command.streams else ""
+    where = (
+        ", websocket only"
+        if command.needs_connection
+        else ", streams"
+        if command.streams
+        else ", long"
+        if command.long
+        else ""
+    )
     yield f"#### `{command.type}` ({scope}{where})"
     yield ""
     yield command.doc

@@ -74,7 +74,7 @@ async def get(_: NoParameters, supervisor: Supervisor, completions: CompletionSe
     return state_value(supervisor, completions, models)
 
 
-@command("engine.load", scope=Scope.CONTROL, parameters=LoadParameters)
+@command("engine.load", scope=Scope.CONTROL, parameters=LoadParameters, long=True)
 async def load(
     parameters: LoadParameters,
     supervisor: Supervisor,
@@ -132,7 +132,7 @@ async def pause(
     return {}
 
 
-@command("engine.resume", scope=Scope.CONTROL)
+@command("engine.resume", scope=Scope.CONTROL, long=True)
 async def resume(
     _: NoParameters, supervisor: Supervisor, completions: CompletionService, models: ModelStore, bus: Bus
 ) -> Json:

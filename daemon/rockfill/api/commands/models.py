@@ -185,7 +185,7 @@ async def show(parameters: ModelParameters, models: ModelStore, library: ModelLi
     }
 
 
-@command("models.verify", scope=Scope.READ, parameters=ModelParameters)
+@command("models.verify", scope=Scope.READ, parameters=ModelParameters, long=True)
 async def verify(parameters: ModelParameters, models: ModelStore, library: ModelLibrary) -> Json:
     """Read a model's files to the end and compare them with what was installed.
 
@@ -234,7 +234,7 @@ class ImportParameters:
     name: Name | None = None
 
 
-@command("models.import", scope=Scope.ADMIN, parameters=ImportParameters)
+@command("models.import", scope=Scope.ADMIN, parameters=ImportParameters, long=True)
 async def bring_in(parameters: ImportParameters, library: ModelLibrary) -> Json:
     """Copy a model from a file of this machine to where models are. Result: `{model}`."""
     if not parameters.path.startswith("/") or "\0" in parameters.path + (parameters.tokenizer or ""):

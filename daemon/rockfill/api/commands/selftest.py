@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rockfill.store.models import ModelStore
 
 
-@command("selftest.run", scope=Scope.CONTROL)
+@command("selftest.run", scope=Scope.CONTROL, long=True)
 async def run(
     _: NoParameters,
     selftest: SelfTest,

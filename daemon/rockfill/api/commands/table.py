@@ -59,13 +59,15 @@ class Command:
 
     The service `caller` is the `Caller`, and `connection` the websocket, without which it can't be called. A `run` that
     is an asynchronous generator streams: it gives its result first, then events, each with a `type`, of which the last
-    is the end. `scope` None is for everybody who has got in.
+    is the end. `scope` None is for everybody who has got in. `long` says that it may take longer than a client of HTTP
+    waits.
     """
 
     type: str
     scope: Scope | None
     parameters: Any  # the dataclass that its parameters are decoded into
     run: Callable[..., Any]
+    long: bool = False
 
     @property
     def streams(self) -> bool:
@@ -99,10 +101,11 @@ def command(
     *,
     scope: Scope | None,
     parameters: type[Any] = NoParameters,
+    long: bool = False,
 ) -> Callable[[Run], Command]:
     """Make a function into a `Command`. Nothing is registered: the command has to be put into the table."""
     assert not FRAME_FIELDS & {field.name for field in fields(parameters)}, "a frame has fields of these names already"
-    return lambda run: Command(type, scope, parameters, run)
+    return lambda run: Command(type, scope, parameters, run, long)
 
 
 class Dispatch:
