@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rockfill import __version__
+from rockfill.cli.entrance_grammar import add_entrance
 from rockfill.cli.library_grammar import add_hub, add_models, add_runtimes
 from rockfill.config import ClockPolicy
 from rockfill.errors import Code, Problem
@@ -198,9 +199,14 @@ def parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true", help="print it as JSON")
     inspect.set_defaults(run=("serving", "runtime_inspect"))
 
-    token = commands.add_parser("token", help="print the token that clients need")
+    token = commands.add_parser(
+        "token",
+        help="print the token that clients need, or make others",
+        description="Print the primary token, which is good for everything; or see to tokens with fewer rights.",
+    )
     token.add_argument("--state-dir", metavar="DIR", help="the state directory to read it from")
     token.set_defaults(run=("serving", "token"))
+    add_entrance(commands, token, _remote)
 
     config = commands.add_parser("config", help="look at the configuration")
     config_commands = config.add_subparsers(dest="config_command", metavar="COMMAND", required=True)

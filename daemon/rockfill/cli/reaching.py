@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 # The commands that need no engine.
-WITHOUT_DAEMON = ("models.", "runtimes.", "hub.")
+WITHOUT_DAEMON = ("models.", "runtimes.", "hub.", "tokens.")
 
 
 class Ask(Protocol):
@@ -110,10 +110,12 @@ async def _client(arguments: argparse.Namespace, running: Problem) -> AsyncGener
 
 @asynccontextmanager
 async def _here(state: StateDir, arguments: argparse.Namespace) -> AsyncGenerator[Ask, None]:
+    from rockfill.access.tokens import Access
     from rockfill.api.commands.all import COMMANDS
     from rockfill.api.commands.table import Dispatch
     from rockfill.bus import Bus
     from rockfill.downloads.libraries import board_facts, build_libraries
+    from rockfill.evaluation.results import Results
     from rockfill.store.models import ModelStore, choose_remembered
 
     configuration = config.load(paths.config_file(getattr(arguments, "config", None)))
@@ -121,6 +123,8 @@ async def _here(state: StateDir, arguments: argparse.Namespace) -> AsyncGenerato
     choose_remembered(models, state.choices().model)
     libraries = build_libraries(configuration, state, models, Bus(), board_facts)
     services = {
+        "access": Access(state.token(), state.tokens()),
+        "evaluations": Results(state.evaluations()),
         "library": libraries.models,
         "downloads": libraries.downloads,
         "runtimes": libraries.runtimes,

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -35,7 +36,7 @@ class Client:
 
     def __init__(self, url: str, token: str | None) -> None:
         """`url` as ``http://HOST:PORT``, or ``https://…``, with a path prefix if a proxy gives it one."""
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._session: aiohttp.ClientSession
         self._socket: aiohttp.ClientWebSocketResponse
@@ -118,7 +119,10 @@ class Client:
             async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
                 try:
                     socket = await self._session.ws_connect(
-                        f"{self._url}/ws", heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE_BYTES
+                        f"{self.url}/ws",
+                        heartbeat=HEARTBEAT_S,
+                        max_msg_size=MAX_MESSAGE_BYTES,
+                        ssl=not _is_here(self.url),
                     )
                 except aiohttp.WSServerHandshakeError as error:
                     raise await self._refusal(error.status) from None
@@ -126,12 +130,12 @@ class Client:
         except (aiohttp.ClientConnectionError, TimeoutError) as error:
             raise Problem(
                 Code.NO_DAEMON,
-                f"No Rockfill answers at {self._url} ({type(error).__name__}: {error}).",
+                f"No Rockfill answers at {self.url} ({type(error).__name__}: {error}).",
                 "Start it with `rockfill serve` or `systemctl start rockfill`, or set ROCKFILL_URL.",
             ) from None
         except (aiohttp.InvalidURL, ValueError) as error:
             raise Problem(
-                Code.INVALID_VALUE, f'"{self._url}" is no address.', "Write it like http://rock5.local:8012."
+                Code.INVALID_VALUE, f'"{self.url}" is no address.', "Write it like http://rock5.local:8012."
             ) from error
         except aiohttp.ClientError:
             raise _BROKEN_OFF.raised() from None
@@ -149,7 +153,7 @@ class Client:
 
     async def _refusal(self, status: int) -> Problem:
         """Why the websocket was refused: an answer to a handshake can't be read, one to an ordinary request can."""
-        async with self._session.get(f"{self._url}/ws") as response:
+        async with self._session.get(f"{self.url}/ws", ssl=not _is_here(self.url)) as response:
             value = _object(await response.content.read(1 << 16))
         error = value.get("error")
         return _problem(error) if isinstance(error, Mapping) else _not_rockfill(status)
@@ -237,6 +241,11 @@ class Completion:
     async def text(self) -> str:
         """The whole text."""
         return "".join([text async for text in self])
+
+
+def _is_here(url: str) -> bool:
+    """Whether this very machine is asked, by an address that no certificate is made out to."""
+    return urlsplit(url).hostname in ("127.0.0.1", "::1")
 
 
 def _object(text: str | bytes) -> Json:
