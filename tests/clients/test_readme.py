@@ -11,7 +11,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml  # type: ignore[import-untyped] # its stubs would be one package more for one line
+import yaml
 
 from tests.appliance import ROOT, Answer, environment
 
