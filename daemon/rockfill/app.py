@@ -43,6 +43,7 @@ from rockfill.api.gate import Gate
 from rockfill.api.health import Health
 from rockfill.api.listener import listen
 from rockfill.api.login import Sessions
+from rockfill.api.metrics import Metrics
 from rockfill.api.pages import Pages
 from rockfill.api.server import build
 from rockfill.api.stats import StatsOverHttp
@@ -229,6 +230,7 @@ class _Appliance:
             *LlamaCpp(completions, self._models, self._supervisor).routes(),
             *Ollama(completions, self._models, self._supervisor, gate).routes(),
             *StatsOverHttp(self._telemetry).routes(),
+            *Metrics(self._telemetry, self._supervisor, completions, self._clocks, self._bus).routes(),
             *CommandsOverHttp(dispatch, self._jobs, gate).routes(),
             *ProtocolDocument().routes(),
             *self._websockets.routes(),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.appliance import Appliance
 from tests.bench.client import Connection, Refused, bare_server
+from tests.bench.figures import figures
 from tests.bench.lab import Row, bundled, connect, cpu_s, rss_mb, run_python, scripted, worker_of
 from tests.bench.lifecycle import lifecycle
 from tests.bench.rkllm import npu, tokenizer
@@ -255,4 +256,17 @@ def _span(values: Iterable[int]) -> str:
     return f"{most}" if ordered[0] == most else f"{ordered[0]} to {most}"
 
 
-BENCHES = (first_token, streaming, start, memory, idle, client_gone, cpu_engine, killed, lifecycle, npu, tokenizer)
+BENCHES = (
+    first_token,
+    streaming,
+    start,
+    memory,
+    idle,
+    client_gone,
+    cpu_engine,
+    killed,
+    lifecycle,
+    figures,
+    npu,
+    tokenizer,
+)

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.appliance import ROOT, Appliance, ScriptedAppliance, environment
 from tests.fakes.boards import Tree, armbian_vendor, x86_laptop
@@ -171,3 +172,21 @@ def test_the_doctor_without_a_daemon(tmp_path: Path) -> None:
     assert levels["hub"] == "warning"
     assert done.returncode == 1, value
     assert not state.exists()
+
+
+def test_metrics_for_prometheus(board: ScriptedAppliance) -> None:
+    board.complete("x = ")
+    answer = board.request("GET", "/metrics")
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+    }
+    assert found["rockfill_completions_total",] == 1
+    assert found["rockfill_generated_tokens_total",] > 0
+    assert found["rockfill_engine_state", "ready"] + found["rockfill_engine_state", "busy"] == 1
+    assert found["rockfill_events_total", "model.loaded"] == 1
+    assert found["rockfill_npu_load_ratio", "0"] == 0.42
+    assert found["rockfill_clocks_raised",] == 1
+    assert board.request("GET", "/metrics", token=None).status == 401

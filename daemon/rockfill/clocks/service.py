@@ -107,11 +107,16 @@ class ClockService:
         self._phase = Phase.STOPPED
         self._worked_s = self._heat_s = -math.inf
         self._guard = Guard()
-        self._raised = self._suspended = False
+        self.raised = self._suspended = False
         self._applied: tuple[Clocks, int | None] | None = None
         self._changed = asyncio.Event()
         self._applying = asyncio.Lock()
         self._stuck: Problem | None = None
+
+    @property
+    def lowered_percent(self) -> int:
+        """What heat takes off the highest frequencies."""
+        return self._guard.steps * STEP_PERCENT
 
     def engine_changed(self, snapshot: EngineSnapshot) -> None:
         """Take notice of the engine's state."""
@@ -143,10 +148,10 @@ class ClockService:
         return ClockState(
             policy=self.settings.policy,
             fixed_mhz=self.settings.fixed_mhz,
-            raised=self._raised,
+            raised=self.raised,
             hot=self._guard.hot,
             hot_celsius=self.settings.hot_celsius,
-            lowered_percent=self._guard.steps * STEP_PERCENT,
+            lowered_percent=self.lowered_percent,
             devices=devices,
             problems=tuple(problems(devices, self.settings, self._keeper.refused, self._stuck)),
         )
@@ -187,7 +192,7 @@ class ClockService:
         if wish == self._applied:
             return
         try:
-            self._raised = await self._aside(partial(_set, self._keeper, self.settings, steps))
+            self.raised = await self._aside(partial(_set, self._keeper, self.settings, steps))
         except Problem as problem:
             log.warning("clocks: %s", problem.message)
             self._applied, self._stuck = None, problem
@@ -204,14 +209,14 @@ class ClockService:
         self._heat_s = now_s
         celsius = await self._hottest_celsius()
         before = self._guard
-        self._guard = guard = guarded(before, celsius, now_s, self.settings.hot_celsius, raised=self._raised)
+        self._guard = guard = guarded(before, celsius, now_s, self.settings.hot_celsius, raised=self.raised)
         value = {"celsius": celsius, "hot_celsius": self.settings.hot_celsius}
         if guard.hot and not before.hot:
             self._bus.publish(Event(Topic.EVENTS, "npu.hot", value))
         if guard.steps != before.steps:
             type_ = "clocks.lowered" if guard.steps > before.steps else "clocks.recovered"
-            log.warning("%s: by %d %% at %s °C", type_, guard.steps * STEP_PERCENT, celsius)
-            self._bus.publish(Event(Topic.EVENTS, type_, {**value, "lowered_percent": guard.steps * STEP_PERCENT}))
+            log.warning("%s: by %d %% at %s °C", type_, self.lowered_percent, celsius)
+            self._bus.publish(Event(Topic.EVENTS, type_, {**value, "lowered_percent": self.lowered_percent}))
 
     async def _aside(self, function: Callable[[], T]) -> T:
         try:

@@ -128,6 +128,15 @@ class CompletionResult:
         return "length" if self.ended == "length" else "stop"
 
 
+@dataclass(slots=True)
+class Totals:
+    """What has been done since the start, of completions that came to their end."""
+
+    completions: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
 class CompletionService:
     """Runs completions on the engine, one flight at a time."""
 
@@ -162,12 +171,19 @@ class CompletionService:
         self._told_full_s = -FULL_PAUSE_S
         self.paused = False
         self.first_token_s: float | None = None  # of the last request that the engine answered, waiting included
+        self.totals = Totals()
 
     def reconfigure(self, *, max_queue: int, switch_idle_s: float, first_token_target_s: float) -> None:
         """Use these from the next request on."""
         self._switch_idle_s = switch_idle_s
         self._scheduler.max_queue = max_queue
         self._budget.target_s = first_token_target_s
+
+    def count(self, result: CompletionResult) -> None:
+        """A completion has come to its end."""
+        self.totals.completions += 1
+        self.totals.prompt_tokens += result.prompt_tokens
+        self.totals.generated_tokens += result.generated_tokens
 
     @property
     def queue_depth(self) -> int:
@@ -536,6 +552,7 @@ class Completion:
             yield tail
         self._service.offered(self.request, "".join(said))
         self._result = self._report(first_s)
+        self._service.count(self._result)
 
     def _in_time(self, text: str, first_s: float) -> str:
         """`text`, up to the end of its line if the time is up."""
