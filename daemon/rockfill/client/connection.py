@@ -115,6 +115,8 @@ class Client:
     # ---- frames
 
     async def _connect(self) -> aiohttp.ClientWebSocketResponse:
+        if urlsplit(self.url).scheme not in ("http", "https"):
+            raise _no_address(self.url)
         try:
             async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
                 try:
@@ -134,9 +136,7 @@ class Client:
                 "Start it with `rockfill serve` or `systemctl start rockfill`, or set ROCKFILL_URL.",
             ) from None
         except (aiohttp.InvalidURL, ValueError) as error:
-            raise Problem(
-                Code.INVALID_VALUE, f'"{self.url}" is no address.', "Write it like http://rock5.local:8012."
-            ) from error
+            raise _no_address(self.url) from error
         except aiohttp.ClientError:
             raise _BROKEN_OFF.raised() from None
         said = _object(greeting.data) if greeting.type is aiohttp.WSMsgType.TEXT else {}
@@ -254,6 +254,10 @@ def _object(text: str | bytes) -> Json:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _no_address(url: str) -> Problem:
+    return Problem(Code.INVALID_VALUE, f'"{url}" is no address.', "Write it like http://rock5.local:8012.")
 
 
 def _not_rockfill(status: int) -> Problem:
