@@ -176,6 +176,7 @@ def test_the_doctor_without_a_daemon(tmp_path: Path) -> None:
 
 def test_metrics_for_prometheus(board: ScriptedAppliance) -> None:
     board.complete("x = ")
+    assert board.command("clocks.get")["raised"]  # which waits until they are
     answer = board.request("GET", "/metrics")
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     found = {
