@@ -16,8 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
+from rockfill import app
 from rockfill.engine.supervisor import Supervisor
 from tests.fakes import daemon
 
@@ -30,11 +29,11 @@ def main(folder: Path, *arguments: str) -> None:
             (folder / f"{name}.reached").touch()
             await asyncio.sleep(POLL_S)
 
-    start, perform = web.SockSite.start, Supervisor._perform
+    listen, perform = vars(app)["listen"], Supervisor._perform
 
-    async def start_later(site: web.SockSite) -> None:
+    async def listen_later(*arguments: Any) -> Any:
         await stand_still("start")
-        await start(site)
+        return await listen(*arguments)
 
     async def perform_later(supervisor: Supervisor, effect: Any) -> None:
         await stand_still("queue")
@@ -45,7 +44,7 @@ def main(folder: Path, *arguments: str) -> None:
             (folder / "loop.reached").touch()
             time.sleep(POLL_S)
 
-    web.SockSite.start = start_later  # type: ignore[method-assign,assignment] # to be stuck in
+    vars(app)["listen"] = listen_later
     Supervisor._perform = perform_later  # type: ignore[method-assign,assignment] # to be stuck in
     signal.signal(signal.SIGUSR1, block)
     daemon.main(arguments)
