@@ -313,7 +313,6 @@ class _Appliance:
         self._manager.status(status_text(snapshot, self._supervisor.tokens_per_second))
         if self._history.record(snapshot, self._supervisor.last_lines):
             self._history_changed.set()
-        self._clocks.engine_changed(snapshot)
         for event in self._herald.events(snapshot):
             self._bus.publish(event)
         if snapshot.phase is not Phase.BUSY:
@@ -326,6 +325,7 @@ class _Appliance:
             self._telling.cancel()
             self._telling = None
         self._telemetry.engine_changed()
+        self._clocks.engine_changed(self._supervisor.snapshot)
         self._bus.publish(engine_commands.changed(self._supervisor, self._completions, self._models))
 
     def _examined(self) -> Asked:

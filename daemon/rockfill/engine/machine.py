@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rockfill.engine.events import (
     AcceptedCame,
@@ -141,9 +141,8 @@ class Waiter:
     workers: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """All that the lifecycle depends on.
+class State(NamedTuple):
+    """All that the lifecycle depends on. A tuple, since each request replaces it a dozen times.
 
     `target` is the model that is, or is to be, loaded. `waiters` are answered when it is ready or has failed.
     `running` is the job in the worker. `then` is set in `stopping`. `attempts` counts the workers started since the
@@ -204,42 +203,42 @@ def _want(state: State, waiter: Waiter, target: Target, *, insists: bool) -> Ste
     same = state.target == target
     match state.phase:
         case Phase.STOPPED:
-            return _spawn(replace(state, waiters=waiting, target=target, attempts=0))
+            return _spawn(state._replace(waiters=waiting, target=target, attempts=0))
         case Phase.FAILED if _is_wedged(state):
             assert state.problem is not None
             return state, _answer(waiter, state.problem)
         case Phase.FAILED if not same or insists:
-            return _spawn(replace(state, waiters=waiting, target=target, attempts=0))
+            return _spawn(state._replace(waiters=waiting, target=target, attempts=0))
         case Phase.FAILED:
             assert state.problem is not None
             return state, _answer(waiter, state.problem)
         case Phase.STARTING | Phase.LOADING if same:
-            return replace(state, waiters=waiting), ()
+            return state._replace(waiters=waiting), ()
         case Phase.STARTING | Phase.LOADING if waiter.job:
             return state, _answer(waiter, _model_busy(state))
         case Phase.STARTING | Phase.LOADING:
             # the latest wish wins; who waited for the other model is told
             told = _answers(state.waiters, _replaced(target))
-            return _then(_stop(replace(state, waiters=(waiter,), target=target), Next.LOAD), told)
+            return _then(_stop(state._replace(waiters=(waiter,), target=target), Next.LOAD), told)
         case Phase.READY if same:
-            return _admit(replace(state, waiters=waiting))
+            return _admit(state._replace(waiters=waiting))
         case Phase.READY:
-            return _stop(replace(state, waiters=waiting, target=target), Next.LOAD)
+            return _stop(state._replace(waiters=waiting, target=target), Next.LOAD)
         case Phase.BUSY if same and not waiter.job:
             return state, _answer(waiter, None)
         case Phase.BUSY:
             if insists and not same:
-                return _stop(replace(state, waiters=waiting, target=target), Next.LOAD, _replaced(target))
+                return _stop(state._replace(waiters=waiting, target=target), Next.LOAD, _replaced(target))
             return state, _answer(waiter, _model_busy(state))
         case Phase.STOPPING if state.then is Next.CLOSE:
             return state, _answer(waiter, CLOSING)
         case Phase.STOPPING if same and state.then in (Next.LOAD, Next.FAIL, Next.RETRY):
-            return replace(state, waiters=waiting), ()
+            return state._replace(waiters=waiting), ()
         case Phase.STOPPING if waiter.job and state.then is Next.LOAD:
             return state, _answer(waiter, _model_busy(state))
         case Phase.STOPPING:
             told = _answers(state.waiters, _replaced(target))
-            return replace(state, waiters=(waiter,), target=target, then=Next.LOAD, attempts=0), told
+            return state._replace(waiters=(waiter,), target=target, then=Next.LOAD, attempts=0), told
         case _:
             raise AssertionError(state.phase)
 
@@ -261,15 +260,15 @@ def _cancel(state: State, event: Cancel) -> Step:
         if state.deadline is not None and _awaits(state, Limit.FIRST_TOKEN):
             seconds += state.deadline.seconds  # a prefill can't be interrupted on the NPU
         assert state.running is not None
-        state = replace(state, running=replace(state.running, cancelled=True))
+        state = state._replace(running=replace(state.running, cancelled=True))
         return _timed(state, Limit.ABORT, seconds), (SendAbort(event.ticket),)
     if state.running is not None and state.running.ticket == event.ticket:  # its worker is on the way out
-        return replace(state, running=None), (EndRun(event.ticket, CANCELLED),)
+        return state._replace(running=None), (EndRun(event.ticket, CANCELLED),)
     gone = [waiter for waiter in state.waiters if waiter.ticket == event.ticket]
     if not gone:
         return state, ()
     left = tuple(waiter for waiter in state.waiters if waiter.ticket != event.ticket)
-    return replace(state, waiters=left), _answer(gone[0], CANCELLED)
+    return state._replace(waiters=left), _answer(gone[0], CANCELLED)
 
 
 def _unload(state: State, event: Unload) -> Step:
@@ -279,14 +278,14 @@ def _unload(state: State, event: Unload) -> Step:
         case Phase.FAILED if _is_wedged(state):
             return state, ()
         case Phase.FAILED:
-            return replace(state, phase=Phase.STOPPED, target=None, problem=None, deadline=None, attempts=0), ()
+            return state._replace(phase=Phase.STOPPED, target=None, problem=None, deadline=None, attempts=0), ()
         case Phase.STOPPING if state.then in (Next.IDLE, Next.CLOSE):
             return state, ()
         case Phase.STOPPING:
-            return replace(state, then=Next.IDLE, waiters=()), _answers(state.waiters, UNLOADED)
+            return state._replace(then=Next.IDLE, waiters=()), _answers(state.waiters, UNLOADED)
         case _:
             told = _answers(state.waiters, UNLOADED)
-            return _then(_stop(replace(state, waiters=(), problem=None), Next.IDLE, UNLOADED), told)
+            return _then(_stop(state._replace(waiters=(), problem=None), Next.IDLE, UNLOADED), told)
 
 
 def _restart(state: State, event: Restart) -> Step:
@@ -294,7 +293,7 @@ def _restart(state: State, event: Restart) -> Step:
         return state, ()
     if _is_wedged(state):
         return state, ()
-    fresh = replace(state, attempts=0, crashers=())
+    fresh = state._replace(attempts=0, crashers=())
     if state.phase is Phase.FAILED:
         return _spawn(fresh)
     restarted = ProblemInfo(Code.ENGINE_STOPPED, "The engine was restarted on request.", "Ask again.")
@@ -304,10 +303,10 @@ def _restart(state: State, event: Restart) -> Step:
 def _close(state: State, event: Close) -> Step:
     told = _answers(state.waiters, CLOSING)
     if state.phase in (Phase.STOPPED, Phase.FAILED):
-        return replace(state, phase=Phase.CLOSED, waiters=(), deadline=None), told
+        return state._replace(phase=Phase.CLOSED, waiters=(), deadline=None), told
     if state.phase is Phase.STOPPING:
-        return (state if state.then is Next.CLOSE else replace(state, then=Next.CLOSE, waiters=())), told
-    return _then(_stop(replace(state, waiters=()), Next.CLOSE, CLOSING), told)
+        return (state if state.then is Next.CLOSE else state._replace(then=Next.CLOSE, waiters=())), told
+    return _then(_stop(state._replace(waiters=()), Next.CLOSE, CLOSING), told)
 
 
 # ---- what the child says
@@ -318,20 +317,20 @@ def _hello(state: State, event: HelloCame) -> Step:
         return state, ()
     assert state.target is not None
     seconds = state.timeouts.load_s + state.target.size_bytes / LOAD_BYTES_PER_S
-    loading = _timed(replace(state, phase=Phase.LOADING), Limit.LOAD, seconds)
+    loading = _timed(state._replace(phase=Phase.LOADING), Limit.LOAD, seconds)
     return loading, (SendLoad(state.target),)
 
 
 def _load_done(state: State, event: LoadDone) -> Step:
     if state.phase is not Phase.LOADING:
         return state, ()
-    return _admit(replace(state, phase=Phase.READY, problem=None, deadline=None))
+    return _admit(state._replace(phase=Phase.READY, problem=None, deadline=None))
 
 
 def _load_failed(state: State, event: LoadFailed) -> Step:
     if state.phase is not Phase.LOADING:
         return state, ()
-    return _stop(replace(state, problem=event.problem), Next.FAIL)
+    return _stop(state._replace(problem=event.problem), Next.FAIL)
 
 
 def _accepted(state: State, event: AcceptedCame) -> Step:
@@ -341,7 +340,7 @@ def _accepted(state: State, event: AcceptedCame) -> Step:
     rate = measured / PREFILL_MARGIN if measured else UNMEASURED_PREFILL_TOKENS_PER_S
     seconds = state.timeouts.first_token_s + event.prompt_tokens / rate
     assert state.running is not None
-    state = replace(state, running=replace(state.running, accepted=True))
+    state = state._replace(running=replace(state.running, accepted=True))
     if _awaits(state, Limit.ABORT):  # a prefill that has begun can't be interrupted on the NPU
         return _timed(state, Limit.ABORT, seconds + state.timeouts.abort_s), ()
     return _timed(state, Limit.FIRST_TOKEN, seconds), ()
@@ -360,11 +359,11 @@ def _run_ended(state: State, event: RunEnded) -> Step:
     assert state.running is not None
     if event.problem is not None and event.problem.code in UNTRUSTED:
         blamed = _blame(state.crashers, state.running.fingerprint)
-        return _then(_stop(replace(state, running=None, problem=event.problem, crashers=blamed), Next.RETRY), told)
-    ready = replace(state, phase=Phase.READY, running=None, deadline=None)
+        return _then(_stop(state._replace(running=None, problem=event.problem, crashers=blamed), Next.RETRY), told)
+    ready = state._replace(phase=Phase.READY, running=None, deadline=None)
     if event.well:
         forgiven = tuple(entry for entry in state.crashers if entry[0] != state.running.fingerprint)
-        ready = replace(ready, crashers=forgiven, attempts=0)
+        ready = ready._replace(crashers=forgiven, attempts=0)
     return _then(_admit(ready), told)
 
 
@@ -379,17 +378,17 @@ def _recycle(state: State, event: Recycle) -> Step:
 
 
 def _pin(state: State, event: Pin) -> Step:
-    return (state if state.pinned == event.pinned else replace(state, pinned=event.pinned)), ()
+    return (state if state.pinned == event.pinned else state._replace(pinned=event.pinned)), ()
 
 
 def _reconfigure(state: State, event: Reconfigure) -> Step:
-    return (state if state.timeouts == event.timeouts else replace(state, timeouts=event.timeouts)), ()
+    return (state if state.timeouts == event.timeouts else state._replace(timeouts=event.timeouts)), ()
 
 
 def _link_lost(state: State, event: LinkLost) -> Step:
     if state.phase in (Phase.STOPPING, Phase.STOPPED, Phase.FAILED):
         return state, ()
-    lost = replace(state, phase=Phase.STOPPING, then=Next.FAIL, problem=event.problem)
+    lost = state._replace(phase=Phase.STOPPING, then=Next.FAIL, problem=event.problem)
     if event.problem is None:
         return _timed(lost, Limit.STOP, LINGER_S), ()
     return _timed(lost, Limit.REAP, REAP_S), (Kill(),)
@@ -409,27 +408,27 @@ def _exited(state: State, event: Exited) -> Step:
     elif job is not None:
         told = (EndRun(job.ticket, problem),)
         if not _killed_by_others(problem):
-            state = replace(state, crashers=_blame(state.crashers, job.fingerprint))
-    gone = replace(state, running=None, deadline=None, then=None, waiters=waiters)
+            state = state._replace(crashers=_blame(state.crashers, job.fingerprint))
+    gone = state._replace(running=None, deadline=None, then=None, waiters=waiters)
     match state.phase, state.then:
         case Phase.STOPPING, Next.CLOSE:
-            return replace(gone, phase=Phase.CLOSED, target=None, problem=None), told
+            return gone._replace(phase=Phase.CLOSED, target=None, problem=None), told
         case Phase.STOPPING, Next.IDLE:
-            return replace(gone, phase=Phase.STOPPED, target=None, problem=None), told
+            return gone._replace(phase=Phase.STOPPED, target=None, problem=None), told
         case Phase.STOPPING, Next.LOAD:
             return _then(_spawn(gone), told)
         case Phase.FAILED, _ if _is_wedged(state):  # one that could not be killed has gone after all
-            return replace(gone, phase=Phase.STOPPED, target=None, problem=None), told
+            return gone._replace(phase=Phase.STOPPED, target=None, problem=None), told
         case Phase.STOPPED | Phase.FAILED, _:
             return state, ()
         case _:
             transient = state.then is Next.RETRY or problem.code in TRANSIENT
-            return _then(_retry_or_fail(replace(gone, problem=problem), problem, transient=transient), told)
+            return _then(_retry_or_fail(gone._replace(problem=problem), problem, transient=transient), told)
 
 
 def _retry_or_fail(state: State, problem: ProblemInfo, *, transient: bool) -> Step:
     """The child ended and nobody had asked it to: try again, at once or later, or wait for a person."""
-    failed = replace(state, phase=Phase.FAILED, waiters=())
+    failed = state._replace(phase=Phase.FAILED, waiters=())
     if not transient:
         return failed, _answers(state.waiters, problem)
     step_number = max(state.attempts - 1, 0)
@@ -445,13 +444,13 @@ def _deadline_passed(state: State, event: DeadlinePassed) -> Step:
     if limit is Limit.RETRY:
         return _spawn(state)
     if limit is Limit.PING:
-        idle = replace(state, idle_s=state.idle_s + seconds)
+        idle = state._replace(idle_s=state.idle_s + seconds)
         if 0 < state.timeouts.idle_unload_s <= idle.idle_s and not state.pinned:
             return _stop(idle, Next.IDLE)
         return _timed(idle, Limit.PONG, state.timeouts.pong_s), (SendPing(),)
     if limit is Limit.STOP:
         if state.problem is None and _ends_unasked(state):
-            state = replace(state, problem=LINK_ENDED)
+            state = state._replace(problem=LINK_ENDED)
         return _timed(state, Limit.REAP, REAP_S), (Kill(),)
     if limit is Limit.REAP:
         wedged = ProblemInfo(
@@ -463,9 +462,9 @@ def _deadline_passed(state: State, event: DeadlinePassed) -> Step:
         if state.running is not None:
             told = (EndRun(state.running.ticket, wedged), *told)
         phase = Phase.CLOSED if state.then is Next.CLOSE else Phase.FAILED
-        wedged_state = replace(state, phase=phase, problem=wedged, waiters=(), running=None, deadline=None, then=None)
+        wedged_state = state._replace(phase=phase, problem=wedged, waiters=(), running=None, deadline=None, then=None)
         return wedged_state, told
-    hung = replace(state, phase=Phase.STOPPING, then=Next.FAIL, problem=_hung(limit, seconds))
+    hung = state._replace(phase=Phase.STOPPING, then=Next.FAIL, problem=_hung(limit, seconds))
     return _timed(hung, Limit.REAP, REAP_S), (Kill(),)
 
 
@@ -484,7 +483,7 @@ def _closed(state: State, event: Event) -> Step:
 
 def _spawn(state: State) -> Step:
     epoch = state.epoch + 1
-    starting = replace(state, phase=Phase.STARTING, epoch=epoch, attempts=state.attempts + 1, then=None, running=None)
+    starting = state._replace(phase=Phase.STARTING, epoch=epoch, attempts=state.attempts + 1, then=None, running=None)
     return _timed(starting, Limit.HELLO, state.timeouts.hello_s), (Spawn(epoch),)
 
 
@@ -493,8 +492,8 @@ def _stop(state: State, then: Next, problem: ProblemInfo | None = None) -> Step:
     told: tuple[Effect, ...] = ()
     if state.running is not None and problem is not None:
         told = (EndRun(state.running.ticket, problem),)
-        state = replace(state, running=None)
-    stopping = _timed(replace(state, phase=Phase.STOPPING, then=then), Limit.STOP, state.timeouts.stop_s)
+        state = state._replace(running=None)
+    stopping = _timed(state._replace(phase=Phase.STOPPING, then=then), Limit.STOP, state.timeouts.stop_s)
     return stopping, (*told, Terminate())
 
 
@@ -510,9 +509,9 @@ def _admit(state: State) -> Step:
             effects.append(SendGenerate(waiter.ticket))
         else:
             effects.append(EndRun(waiter.ticket, _model_busy(state)))
-    state = replace(state, waiters=(), running=running, idle_s=0.0)
+    state = state._replace(waiters=(), running=running, idle_s=0.0)
     if running is not None:
-        state = _timed(replace(state, phase=Phase.BUSY), Limit.ACCEPTED, state.timeouts.accepted_s)
+        state = _timed(state._replace(phase=Phase.BUSY), Limit.ACCEPTED, state.timeouts.accepted_s)
     else:
         state = _timed(state, Limit.PING, state.timeouts.ping_s)
     return state, tuple(effects)
@@ -520,7 +519,7 @@ def _admit(state: State) -> Step:
 
 def _timed(state: State, limit: Limit, seconds: float) -> State:
     serial = state.serial + 1
-    return replace(state, serial=serial, deadline=Deadline(limit, seconds, serial))
+    return state._replace(serial=serial, deadline=Deadline(limit, seconds, serial))
 
 
 def _then(first: Step, told: tuple[Effect, ...]) -> Step:

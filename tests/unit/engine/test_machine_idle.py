@@ -78,7 +78,7 @@ def test_a_worker_that_has_grown_is_replaced_only_while_idle() -> None:
 
 def test_a_load_may_take_as_long_as_its_size_wants() -> None:
     large = replace(A, size_bytes=int(60 * LOAD_BYTES_PER_S))
-    loading = after(HelloCame(1), start=replace(STARTING, target=large))
+    loading = after(HelloCame(1), start=STARTING._replace(target=large))
     assert loading.deadline is not None
     assert loading.deadline.seconds == TIMEOUTS.load_s + 60
 

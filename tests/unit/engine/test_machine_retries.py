@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from rockfill.engine.events import (
@@ -118,7 +116,7 @@ def test_a_request_that_crashed_once_and_then_ran_is_forgiven() -> None:
 def test_few_suspects_are_remembered() -> None:
     state = READY
     for number in range(100):
-        ready = replace(state, attempts=0)
+        ready = state._replace(attempts=0)
         accepted = AcceptedCame(ready.epoch, number)
         state = after(Submit(number, A, f"text {number}"), accepted, Exited(ready.epoch, CRASH), start=ready)
         state = after(HelloCame(state.epoch), LoadDone(state.epoch), start=state)
