@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from rockfill.engine.process import Listener
+    from rockfill.engine.supervisor import Spawner
 
 ROOT = Path(__file__).parent.parent
 FAKES = ROOT / "tests" / "fakes"
@@ -83,15 +84,17 @@ class Engine:
 
 
 @asynccontextmanager
-async def engine(argv: Sequence[str] = WORKER, timeouts: Timeouts = PATIENT) -> AsyncIterator[Engine]:
-    """A supervisor whose workers are started with `argv`; closed, its worker gone, at the end."""
+async def engine(
+    argv: Sequence[str] = WORKER, timeouts: Timeouts = PATIENT, *, spawn: Spawner | None = None
+) -> AsyncIterator[Engine]:
+    """A supervisor whose workers are started with `argv`, or by `spawn`; closed, its worker gone, at the end."""
 
     def changed(snapshot: EngineSnapshot) -> None:
         running.snapshots.append(snapshot)
         running.published.set()
 
     supervisor = Supervisor(
-        partial(_spawn, argv), timeouts, changed=changed, printed=lambda line: running.lines.append(line)
+        spawn or partial(_spawn, argv), timeouts, changed=changed, printed=lambda line: running.lines.append(line)
     )
     running = Engine(supervisor, [])
     task = asyncio.create_task(running.supervisor.run())

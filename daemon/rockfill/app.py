@@ -61,6 +61,7 @@ from rockfill.downloads.libraries import board_facts, build_libraries
 from rockfill.engine.events import Timeouts
 from rockfill.engine.herald import Herald
 from rockfill.engine.history import History
+from rockfill.engine.leftover import Leftover
 from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
 from rockfill.errors import Code, Problem
@@ -161,7 +162,7 @@ class _Appliance:
             config, state, self._models, self._bus, board_facts, arrived=self._model_arrived
         )
         self._supervisor = Supervisor(
-            partial(_spawn, options.worker, self._settings),
+            partial(_spawn, options.worker, self._settings, state),
             _timeouts(config.engine),
             prepare_load=partial(_prepare_load, self._settings, state, self._libraries),
             changed=self._engine_changed,
@@ -250,7 +251,9 @@ class _Appliance:
         async with asyncio.TaskGroup() as tasks:
             engine = tasks.create_task(self._supervisor.run(), name="engine supervisor")
             background = [
-                tasks.create_task(self._manager.watchdog(self._supervisor.heartbeat), name="watchdog"),
+                tasks.create_task(
+                    self._manager.watchdog(self._supervisor.heartbeat, self._tell_manager), name="watchdog"
+                ),
                 tasks.create_task(self._keep_history(), name="history"),
                 tasks.create_task(self._libraries.run(), name="downloads"),
                 tasks.create_task(self._telemetry.run(), name="telemetry"),
@@ -289,6 +292,9 @@ class _Appliance:
                 await engine
                 if self._telling is not None:
                     self._telling.cancel()
+                problem = self._supervisor.snapshot.problem
+                if problem is None or problem.code is not Code.NPU_WEDGED:
+                    self._state.keep_worker(None)
                 self._write_history()
 
     async def _first_load(self, say: Callable[[str], None]) -> None:
@@ -310,7 +316,7 @@ class _Appliance:
         task.add_done_callback(self._loads.discard)
 
     def _engine_changed(self, snapshot: EngineSnapshot) -> None:
-        self._manager.status(status_text(snapshot, self._supervisor.tokens_per_second))
+        self._tell_manager()
         if self._history.record(snapshot, self._supervisor.last_lines):
             self._history_changed.set()
         for event in self._herald.events(snapshot):
@@ -319,6 +325,10 @@ class _Appliance:
             self._tell_engine()
         elif self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(TELL_S, self._tell_engine)
+
+    def _tell_manager(self) -> None:
+        speed, celsius = self._supervisor.tokens_per_second, self._telemetry.figure("npu.temp_celsius")
+        self._manager.status(status_text(self._supervisor.snapshot, speed, celsius))
 
     def _tell_engine(self) -> None:
         if self._telling is not None:
@@ -416,9 +426,15 @@ def _prepare_load(settings: Settings, state: StateDir, libraries: Libraries, loa
     return replace(load, fim_order=result.best_order) if result is not None else load
 
 
-async def _spawn(argv: Sequence[str], settings: Settings, listener: Listener) -> Child:
+async def _spawn(argv: Sequence[str], settings: Settings, state: StateDir, listener: Listener) -> Child:
+    earlier = Leftover.stored(await asyncio.to_thread(state.worker))
+    if earlier is not None:
+        await earlier.end()
     prompts = {"RKLLM_LOG_LEVEL": "2"} if settings.config.rkllm.log_prompts else {}
-    return await Child.spawn(argv, listener, {**os.environ, **prompts})
+    child = await Child.spawn(argv, listener, {**os.environ, **prompts})
+    worker = await asyncio.to_thread(Leftover.of, child.pid)
+    await asyncio.to_thread(state.keep_worker, worker.value() if worker else None)
+    return child
 
 
 async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str], None]) -> None:

@@ -241,6 +241,22 @@ class StateDir:
         except OSError as error:
             raise _unusable(self.path, error) from None
 
+    def worker(self) -> Any:
+        """What `keep_worker` stored last, None if there is nothing."""
+        try:
+            return json.loads((self.path / "worker.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def keep_worker(self, value: Mapping[str, Any] | None) -> None:
+        """Store which process is the engine's; None once it is gone. Not synced to the disk: a boot forgets it."""
+        path = self.path / "worker.json"
+        with contextlib.suppress(OSError):  # a full disk is no reason to have no engine
+            if value is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_text(json.dumps(value))
+
     def choose(self, choices: Choices) -> None:
         """Write `choices` down."""
         _write_atomically(self.path / "state.json", json.dumps(asdict(choices), indent=1).encode() + b"\n")

@@ -47,8 +47,13 @@ class ServiceManager:
             self._status = text
             self._send(f"STATUS={text}")
 
-    async def watchdog(self, heartbeat: Callable[[], Awaitable[None]]) -> None:
-        """Send a sign of life as often as is asked for, each after a `heartbeat`: a stuck loop or queue sends none."""
+    async def watchdog(
+        self, heartbeat: Callable[[], Awaitable[None]], refresh: Callable[[], None] = lambda: None
+    ) -> None:
+        """Send a sign of life as often as is asked for, each after a `heartbeat`: a stuck loop or queue sends none.
+
+        `refresh` is called after each, for what a status tells that no event goes with.
+        """
         asked_us = os.environ.get("WATCHDOG_USEC", "")
         for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         interval_s = int(asked_us) / 1e6 / 3 if asked_us.isdigit() else 0
@@ -57,6 +62,7 @@ class ServiceManager:
         while True:
             await heartbeat()
             self._send("WATCHDOG=1")
+            refresh()
             await asyncio.sleep(interval_s)
 
     def _send(self, message: str) -> None:
@@ -66,15 +72,19 @@ class ServiceManager:
             self._notifier.notify(message.encode("utf-8", "replace").decode("latin-1"))
 
 
-def status_text(snapshot: EngineSnapshot, tokens_per_second: float | None) -> str:
-    """One line for people: ``ready · codegemma:2b · RKLLM 1.2.3 · 10.2 tok/s``."""
+def status_text(snapshot: EngineSnapshot, tokens_per_second: float | None, npu_celsius: float | None = None) -> str:
+    """One line for people: ``ready · codegemma:2b w8a8 · RKLLM 1.2.3 · 10.2 tok/s · NPU 54 °C``."""
     parts = [snapshot.phase.value]
-    if snapshot.target is not None:
-        parts.append(snapshot.target.name)
+    target = snapshot.target
+    if target is not None:
+        told = target.quantisation.lower() in target.name.lower()
+        parts.append(target.name if told else f"{target.name} {target.quantisation}")
     if snapshot.facts is not None:
         parts.append(snapshot.facts.runtime)
     if tokens_per_second and snapshot.phase in (Phase.READY, Phase.BUSY):
         parts.append(f"{tokens_per_second:.1f} tok/s")
+    if npu_celsius is not None and target is not None and target.engine == "rkllm":
+        parts.append(f"NPU {npu_celsius:.0f} °C")
     if snapshot.problem is not None:
         parts.append(snapshot.problem.message)
     return " · ".join(parts)

@@ -7,6 +7,7 @@ import fcntl
 import http.client
 import json
 import signal
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from rockfill.engine.leftover import Leftover
 from tests.appliance import ScriptedAppliance
 
 if TYPE_CHECKING:
@@ -65,6 +67,20 @@ def lives(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def test_the_worker_of_a_daemon_that_is_gone_is_ended_by_the_next_one(scripted: ScriptedAppliance) -> None:
+    scripted.stop()
+    assert not (scripted.state_dir / "worker.json").exists()
+    with subprocess.Popen(["sleep", "3600"], process_group=0) as left:
+        known = Leftover.of(left.pid)
+        assert known is not None
+        (scripted.state_dir / "worker.json").write_text(json.dumps(known.value()))
+        scripted.start()
+        assert left.wait(10) == -signal.SIGKILL
+    assert scripted.complete("x")["choices"][0]["text"] == "x"
+    worker = json.loads((scripted.state_dir / "worker.json").read_text())
+    assert worker["pid"] == scripted.command("engine.get")["worker_pid"]
 
 
 def is_locked(path: Path) -> bool:

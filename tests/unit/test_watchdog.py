@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,9 @@ from rockfill.watchdog import ServiceManager, status_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TARGET = Target("codegemma:2b", "rkllm", "/m", "codegemma")
+TARGET = Target("codegemma:2b", "rkllm", "/m", "codegemma", quantisation="w8a8")
+NAMED = replace(TARGET, name="codegemma-W8A8")
+ON_THE_CPU = Target("tiny", "llama", "/t", None)
 FACTS = ModelFacts(4096, 256_000, 2, adds_bos=True, honours=(), runtime="RKLLM 1.2.3")
 
 
@@ -110,22 +113,26 @@ async def test_each_sign_of_life_follows_a_heartbeat(
             fourth.set()
             await asyncio.Event().wait()  # stuck
 
-    beating = asyncio.create_task(manager.watchdog(heartbeat))
+    refreshed: list[int] = []
+    beating = asyncio.create_task(manager.watchdog(heartbeat, lambda: refreshed.append(len(sent))))
     await fourth.wait()
     await asyncio.sleep(0.02)
     beating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await beating
     assert sent == [[], ["WATCHDOG=1"], ["WATCHDOG=1"], ["WATCHDOG=1"]]
+    assert refreshed == [1, 2, 3]
     assert messages(told) == []
 
 
 def test_the_status_is_one_line_for_people() -> None:
     crash = ProblemInfo(Code.ENGINE_CRASHED, "The engine's process crashed (SIGSEGV).")
-    for snapshot, speed, text in (
-        (EngineSnapshot(Phase.STOPPED), None, "stopped"),
-        (EngineSnapshot(Phase.LOADING, TARGET), 10.2, "loading · codegemma:2b"),
-        (EngineSnapshot(Phase.READY, TARGET, FACTS), 10.21, "ready · codegemma:2b · RKLLM 1.2.3 · 10.2 tok/s"),
-        (EngineSnapshot(Phase.FAILED, TARGET, problem=crash), 10.2, f"failed · codegemma:2b · {crash.message}"),
+    ready = EngineSnapshot(Phase.READY, TARGET, FACTS)
+    for snapshot, speed, celsius, text in (
+        (EngineSnapshot(Phase.STOPPED), None, 40.0, "stopped"),
+        (EngineSnapshot(Phase.LOADING, TARGET), 10.2, None, "loading · codegemma:2b w8a8"),
+        (ready, 10.21, 54.4, "ready · codegemma:2b w8a8 · RKLLM 1.2.3 · 10.2 tok/s · NPU 54 °C"),
+        (EngineSnapshot(Phase.FAILED, NAMED, problem=crash), 10.2, None, f"failed · codegemma-W8A8 · {crash.message}"),
+        (EngineSnapshot(Phase.READY, ON_THE_CPU), None, 54.4, "ready · tiny"),
     ):
-        assert status_text(snapshot, speed) == text
+        assert status_text(snapshot, speed, celsius) == text

@@ -65,6 +65,7 @@ TRANSIENT = frozenset(
         Code.ENGINE_START_FAILED,
         Code.LINK_BROKEN,
         Code.NPU_UNAVAILABLE,
+        Code.NPU_WEDGED,  # of a spawn: the worker of an earlier daemon may go after all
         Code.NPU_FAILED,
         Code.OUT_OF_NPU_MEMORY,
     }

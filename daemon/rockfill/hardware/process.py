@@ -25,6 +25,13 @@ def resident_bytes(pid: int | None) -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
+def started_ticks(pid: int) -> int | None:
+    """When process `pid` began, in ticks since boot; None if it is not there, or only its entry is left."""
+    text = sysfs.read_text(sysfs.root() / "proc" / str(pid) / "stat") or ""
+    fields = text.rpartition(")")[2].split()  # the name before may hold anything; see proc_pid_stat(5)
+    return int(fields[19]) if len(fields) > 19 and fields[0] not in "ZX" else None
+
+
 def allow_many_files() -> None:
     """Raise the limit of open files as far as it goes: each buffer on the NPU is one, and Rockchip's own server asks
     for 102,400."""

@@ -84,6 +84,11 @@ class Telemetry:
         """The last sample as it is published, None before the first."""
         return Event(Topic.STATS, "stats.sampled", asdict(self._latest)) if self._latest is not None else None
 
+    def figure(self, key: str) -> float | None:
+        """One number of the last sample; None where the machine does not give it, or before the first."""
+        value = self._latest.figures.get(key) if self._latest is not None else None
+        return value if isinstance(value, int | float) else None
+
     def watched(self, watchers: int) -> None:
         """So many look from now on: while there are any there is a sample a second, and each is published."""
         self._watchers = watchers

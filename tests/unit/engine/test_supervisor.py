@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rockfill.engine import machine
 from rockfill.engine.machine import Limit
+from rockfill.engine.process import Child
 from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.link.messages import Done, Generate
 from rockfill.session import Run
 from rockfill.snapshots import Phase, Target
-from tests.engines import PATIENT, WORKER, Engine, Script, engine, rogue
+from tests.engines import ENVIRONMENT, PATIENT, WORKER, Engine, Script, engine, rogue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rockfill.engine.events import Timeouts
+    from rockfill.engine.process import Listener
     from rockfill.engine.supervisor import Generation
 
 ROGUE = Target("rogue", "fake", "/nowhere", None)
@@ -286,10 +289,12 @@ async def test_a_worker_that_does_not_take_up_a_request_is_found(script: Script)
 
 
 async def test_a_worker_that_does_not_heed_an_abort_is_found(script: Script) -> None:
-    script.says(text="x" * 100, token_s=60, deaf=60)
-    async with engine(timeouts=replace(PATIENT, first_token_s=0, abort_s=SECONDS)) as running:
+    script.says(text="x" * 100, token_s=60, deaf=60, prints="it begins")
+    async with engine(timeouts=replace(PATIENT, first_token_s=1, abort_s=SECONDS)) as running:
         generation = running.supervisor.submit(script.target, request("a"))
-        await generation.taken_up()
+        while "it begins" not in running.lines:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # an abort before its first wait would still be heeded
         generation.cancel()
         assert (await ending(generation))[1].code is Code.ENGINE_HUNG
 
@@ -401,6 +406,52 @@ async def test_a_flood_of_output_does_not_block_the_run(running: Engine, script:
     script.says(text="fine", fault={"when": "prefill", "what": "flood"})
     assert await complete(running, script, "a") == "fine"
     assert running.supervisor.last_lines
+
+
+async def test_a_worker_that_kill_does_not_end_is_told_and_none_is_started_beside_it(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one in state D, which no test can make for real."""
+    async with engine(timeouts=replace(PATIENT, stop_s=SECONDS)) as running:
+        await running.supervisor.ensure_ready(script.target)
+        child = running.supervisor._child
+        assert child is not None
+        with monkeypatch.context() as deaf:
+            deaf.setattr(machine, "REAP_S", SECONDS)
+            deaf.setattr(child, "terminate", lambda: None)
+            deaf.setattr(child, "kill", lambda: None)
+            running.supervisor.restart()
+            failed = await running.reaches(Phase.FAILED)
+            assert failed.problem is not None
+            assert (failed.problem.code, failed.next_retry_at_s) == (Code.NPU_WEDGED, None)
+            assert "Reboot" in failed.problem.advice
+            running.supervisor.restart()
+            _, problem = await ending(running.supervisor.submit(script.target, request("a")))
+            assert problem.code is Code.NPU_WEDGED
+            assert (await failure_to_load(running, script.target)).code is Code.NPU_WEDGED
+            assert running.supervisor._child is child
+        child.kill()  # it goes after all
+        await running.reaches(Phase.STOPPED)
+        assert await complete(running, script, "b") == "b"
+
+
+async def test_the_worker_of_an_earlier_daemon_is_waited_for(script: Script) -> None:
+    spawned = 0
+
+    async def spawn(listener: Listener) -> Child:
+        nonlocal spawned
+        spawned += 1
+        if spawned <= 2:
+            raise Problem(Code.NPU_WEDGED, "An earlier one is in the way.")
+        return await Child.spawn(WORKER, listener, ENVIRONMENT)
+
+    async with engine(spawn=spawn) as running:
+        assert (await failure_to_load(running, script.target)).code is Code.NPU_WEDGED
+        assert running.supervisor.snapshot.next_retry_at_s is not None
+        _, problem = await ending(running.supervisor.submit(script.target, request("a")))
+        assert problem.code is Code.NPU_WEDGED
+        await running.reaches(Phase.READY)  # by itself
+        assert spawned == 3
 
 
 async def test_everybody_who_waits_is_told_when_the_supervisor_closes(script: Script) -> None:
