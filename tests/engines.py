@@ -75,6 +75,12 @@ class Engine:
     lines: list[str] = field(default_factory=list)
     published: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def hears(self, line: str) -> None:
+        """Wait until a worker has printed `line`."""
+        while line not in self.lines:
+            self.published.clear()
+            await self.published.wait()
+
     async def reaches(self, *phases: Phase) -> EngineSnapshot:
         """Wait until the engine is in one of `phases`."""
         while self.supervisor.snapshot.phase not in phases:
@@ -93,9 +99,11 @@ async def engine(
         running.snapshots.append(snapshot)
         running.published.set()
 
-    supervisor = Supervisor(
-        spawn or partial(_spawn, argv), timeouts, changed=changed, printed=lambda line: running.lines.append(line)
-    )
+    def printed(line: str) -> None:
+        running.lines.append(line)
+        running.published.set()
+
+    supervisor = Supervisor(spawn or partial(_spawn, argv), timeouts, changed=changed, printed=printed)
     running = Engine(supervisor, [])
     task = asyncio.create_task(running.supervisor.run())
     try:

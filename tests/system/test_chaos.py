@@ -66,12 +66,16 @@ class ChaoticAppliance(ScriptedAppliance):
         return path.read_text().splitlines()
 
     def files(self) -> list[str]:
-        """What the daemon has open, without the numbers that tell one socket from another."""
+        """What the daemon has open, without the numbers that tell one socket from another.
+
+        The sampler may or may not have looked at the present worker yet; what it reads of an earlier one would count.
+        """
         names = []
+        of_worker = tuple(f"/proc/{child.pid}/" for child in psutil.Process(self.pid).children())
         for link in Path(f"/proc/{self.pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
                 names.append(str(link.readlink()).partition(":[")[0])
-        return sorted(names)
+        return sorted(name for name in names if not name.startswith(of_worker))
 
 
 @dataclass(slots=True)
@@ -196,7 +200,7 @@ def test_every_request_ends_exactly_once_and_nothing_is_left_whatever_the_worker
         print(dict(tally.endings))
         assert tally.wrong == []
         assert sum(tally.endings.values()) == CLIENTS * REQUESTS_EACH
-        assert tally.endings["whole"] > CLIENTS * REQUESTS_EACH / 2
+        assert tally.endings["whole"] > CLIENTS * REQUESTS_EACH / 3  # the rest met a fault, or the pause after one
         assert len(faults) > 20
 
         assert at_rest(appliance) == before
@@ -204,7 +208,7 @@ def test_every_request_ends_exactly_once_and_nothing_is_left_whatever_the_worker
         assert worker.pid == appliance.command("engine.get")["worker_pid"]
         grown_mb = (daemon.memory_info().rss - rss) / 1e6
         print(f"the daemon has grown by {grown_mb:.1f} MB")
-        assert grown_mb < 20
+        assert grown_mb < 10
     finally:
         status = appliance.stop()
     assert status == 0

@@ -292,8 +292,7 @@ async def test_a_worker_that_does_not_heed_an_abort_is_found(script: Script) -> 
     script.says(text="x" * 100, token_s=60, deaf=60, prints="it begins")
     async with engine(timeouts=replace(PATIENT, first_token_s=1, abort_s=SECONDS)) as running:
         generation = running.supervisor.submit(script.target, request("a"))
-        while "it begins" not in running.lines:
-            await asyncio.sleep(0.01)
+        await running.hears("it begins")
         await asyncio.sleep(0.2)  # an abort before its first wait would still be heeded
         generation.cancel()
         assert (await ending(generation))[1].code is Code.ENGINE_HUNG
