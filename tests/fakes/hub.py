@@ -260,7 +260,10 @@ class _Server:
         if failure is not None:
             return failure
         name = f"{request.match_info['owner']}/{request.match_info['name']}"
-        return await self._send(request, entry, self.repos[name].files[request.match_info["path"]], {}, "files")
+        try:
+            return await self._send(request, entry, self.repos[name].files[request.match_info["path"]], {}, "files")
+        except ConnectionError:  # whoever asked was killed
+            raise asyncio.CancelledError from None
 
     def _failure(self, where: str, request: web.Request) -> web.StreamResponse | None:
         fault = next((one for one in self.faults if one.where == where and one.path in request.path), None)

@@ -207,7 +207,8 @@ def from_status(status: int, retry_after: str | None, where: str) -> Problem:
 
 def unreachable(where: str, error: BaseException) -> Problem:
     """`where` did not answer; says which step failed."""
-    said = str(error).strip() or type(error).__name__
+    cause = getattr(error, "os_error", error)  # aiohttp's own text is for programmers
+    said = getattr(cause, "strerror", None) or str(cause).strip() or type(cause).__name__
     return Problem(
         Code.HUB_UNREACHABLE,
         f"{where} can't be reached: {said}.",
