@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.appliance import Appliance
 from tests.bench.client import Connection, Refused, bare_server
+from tests.bench.download import download
 from tests.bench.figures import figures
 from tests.bench.lab import Row, bundled, connect, cpu_s, rss_mb, run_python, scripted, worker_of
 from tests.bench.lifecycle import lifecycle
@@ -269,4 +270,5 @@ BENCHES = (
     figures,
     npu,
     tokenizer,
+    download,
 )

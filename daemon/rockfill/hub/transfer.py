@@ -20,7 +20,6 @@ import os
 import re
 import stat
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
@@ -32,7 +31,7 @@ from rockfill.errors import Code, Problem
 from rockfill.hub.client import from_status, gated, unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
     from typing import Self
 
@@ -155,7 +154,7 @@ class Transfer:
             await self._fill(part, address, progress)
             await asyncio.to_thread(part.finish)
         finally:
-            await _to_the_end(part.close)
+            await _to_the_end(asyncio.to_thread(part.close))
 
     async def _fill(self, part: _Part, address: str, progress: Progress) -> None:
         progress(part.done_bytes)
@@ -188,14 +187,19 @@ class Transfer:
         return None
 
     async def _take(self, response: aiohttp.ClientResponse, part: _Part, progress: Progress) -> None:
+        """Write what comes, while more comes. Whatever ends it, what has come is written."""
         skip = _check_range(response, part)
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            await self._limit.pass_(len(chunk))
-            wanted = memoryview(chunk)[skip:]  # a server without ranges begins at the beginning; we do not
-            skip = max(0, skip - len(chunk))
-            if wanted:
-                await _to_the_end(partial(part.write, wanted))
-                progress(part.done_bytes)
+        writer = _Writer(part, progress)
+        try:
+            async for chunk in response.content.iter_any():
+                wanted = memoryview(chunk)[skip:]  # a server without ranges begins at the beginning; we do not
+                skip = max(0, skip - len(chunk))
+                writer.gather(wanted)
+                if writer.gathered_bytes >= CHUNK_BYTES:
+                    await self._limit.pass_(writer.gathered_bytes)
+                    await writer.flush()
+        finally:
+            await _to_the_end(writer.end())
 
     async def _ask(self, stack: contextlib.AsyncExitStack, part: _Part, url: URL) -> aiohttp.ClientResponse:
         """The response with the content, past all redirects. Raises `_Again` for what time may mend, or a `Problem`."""
@@ -219,6 +223,42 @@ class Transfer:
             _check_status(response, part, ours=ours, has_token=bool(token))
             return response
         raise Problem(Code.HUB_FAILED, f"{self._origin} redirects without end.", "Check [hub] endpoint.")
+
+
+class _Writer:
+    """Writes in a thread, a chunk behind what is being gathered."""
+
+    def __init__(self, part: _Part, progress: Progress) -> None:
+        self._part = part
+        self._progress = progress
+        self._gathered: list[memoryview] = []
+        self._writing: asyncio.Future[None] | None = None
+        self.gathered_bytes = 0
+
+    def gather(self, data: memoryview) -> None:
+        if data:
+            self._gathered.append(data)
+            self.gathered_bytes += len(data)
+
+    async def flush(self) -> None:
+        """Begin to write what was gathered, once what was before is written."""
+        await self._written()
+        if self._gathered:
+            self._writing = asyncio.ensure_future(asyncio.to_thread(self._part.write, self._gathered))
+            self._gathered, self.gathered_bytes = [], 0
+
+    async def end(self) -> None:
+        """Write everything. To be waited for to its end, whatever happens: the file is closed next."""
+        await self.flush()
+        await self._written()
+
+    async def _written(self) -> None:
+        if self._writing is None:
+            return
+        await asyncio.wait([self._writing])  # shielded: a thread can't be called back
+        writing, self._writing = self._writing, None
+        writing.result()
+        self._progress(self._part.done_bytes)
 
 
 class _Again(Exception):  # noqa: N818 - not an error: the next attempt may well succeed
@@ -338,20 +378,21 @@ class _Part:
         elif self.size_bytes != size_bytes:
             raise _changed(self)
 
-    def write(self, chunk: memoryview) -> None:
+    def write(self, pieces: list[memoryview]) -> None:
         if self.size_bytes is None:
             raise _Again(Problem(Code.HUB_FAILED, f"The server does not say how long {self.name} is.", "Try later."))
-        if self.done_bytes + len(chunk) > self.size_bytes:
-            self.discard()
-            raise Problem(
-                Code.DOWNLOAD_CORRUPT,
-                f"More came for {self.name} than it has.",
-                "Fetch it again; if that does not help, something between (a proxy) changes what is sent.",
-            )
-        with refusals_told(self._target.parent):
-            _write_all(self._fd, chunk)
-        self._digest.update(chunk)
-        self.done_bytes += len(chunk)
+        for piece in pieces:
+            if self.done_bytes + len(piece) > self.size_bytes:
+                self.discard()
+                raise Problem(
+                    Code.DOWNLOAD_CORRUPT,
+                    f"More came for {self.name} than it has.",
+                    "Fetch it again; if that does not help, something between (a proxy) changes what is sent.",
+                )
+            with refusals_told(self._target.parent):
+                _write_all(self._fd, piece)
+            self._digest.update(piece)
+            self.done_bytes += len(piece)
         if self.done_bytes - self._synced_bytes >= self._sync_bytes:
             self.sync()
 
@@ -438,11 +479,12 @@ def _write_all(fd: int, data: memoryview) -> None:
         data = data[os.write(fd, data) :]
 
 
-async def _to_the_end(blocking: Callable[[], None]) -> None:
-    """Run it in a thread and wait for it, also while being cancelled: an open file must not outlive us."""
-    running = asyncio.ensure_future(asyncio.to_thread(blocking))
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for the end of `work`, also while being cancelled: an open file must not outlive us."""
+    running = asyncio.ensure_future(work)
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
+        running.exception()  # seen: being cancelled is all there is to say now
         raise
