@@ -131,7 +131,7 @@ def test_a_disk_that_fills_up_midway_is_told_and_what_came_is_used_again(hub: Hu
     assert 0 < first["done_bytes"] < spec.length
     assert second["state"] == "done"
     check_complete(kept, spec)
-    assert hub.sent_bytes(FILE) <= spec.length + 2 * MIB
+    assert hub.sent_bytes(FILE) <= spec.length + 4 * MIB  # what was not recorded, and what was under way
 
 
 def test_too_little_room_is_told_before_the_first_byte(hub: HubServer, tmp_path: Path) -> None:
