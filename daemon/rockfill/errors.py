@@ -73,6 +73,7 @@ class Code(StrEnum):
     WEB_ROOT_MISSING = "web_root_missing"
     NO_DAEMON = "no_daemon"
     CLOCKS_STUCK = "clocks_stuck"
+    BOARD_STUCK = "board_stuck"
     FILE_UNREADABLE = "file_unreadable"
     SANDBOX_MISSING = "sandbox_missing"
 

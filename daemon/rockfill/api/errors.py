@@ -69,6 +69,7 @@ STATUS: Mapping[Code, int] = {
     Code.WEB_ROOT_MISSING: 500,
     Code.NO_DAEMON: 503,
     Code.CLOCKS_STUCK: 503,
+    Code.BOARD_STUCK: 503,
     Code.FILE_UNREADABLE: 500,
     Code.SANDBOX_MISSING: 500,
     Code.DISK_FULL: 507,

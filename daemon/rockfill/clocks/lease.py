@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from rockfill.hardware.sysfs import number
+
 # A file is named by its path below the root, such as ``sys/class/devfreq/dmc/governor``.
 Readings = Mapping[str, str | None]
 
@@ -89,7 +91,11 @@ def _is_ours(file: str, hold: Hold, readings: Readings) -> bool:
     if value in hold.ours:
         return True
     ceiling = readings.get(maximum_of(file)) if attribute(file) == "min" else None
-    return ceiling is not None and value == ceiling and all((_number(ours) or 0) > int(value) for ours in hold.ours)
+    return (
+        ceiling is not None
+        and value == ceiling
+        and all((number(ours) or 0) > (number(value) or 0) for ours in hold.ours)
+    )
 
 
 def maximum_of(file: str) -> str:
@@ -118,9 +124,9 @@ def in_order(writes: Iterable[Write], readings: Readings) -> list[Write]:
         by_device.setdefault(str(path.parent), {})[attribute(write.file)] = write
     ordered = []
     for device, found in by_device.items():
-        minimum = _number(next((readings[file] for file in readings if _is(file, device, "min")), None))
+        minimum = number(next((readings[file] for file in readings if _is(file, device, "min")), None))
         limits = ["max", "min"]
-        if "max" in found and minimum is not None and (_number(found["max"].value) or 0) < minimum:
+        if "max" in found and minimum is not None and (number(found["max"].value) or 0) < minimum:
             limits = ["min", "max"]
         ordered += [found[name] for name in ["governor", *limits] if name in found]
     return ordered
@@ -134,7 +140,3 @@ def attribute(file: str) -> str:
 
 def _is(file: str, device: str, name: str) -> bool:
     return str(PurePosixPath(file).parent) == device and attribute(file) == name
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rockfill.config import ClockDevice, ClockPolicy, Clocks
+from rockfill.hardware.sysfs import number
 from rockfill.snapshots import Phase
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def wanted(
         if device.kind not in settings.devices:
             continue
         governor, low, high = device.files
-        highest = _number(base.get(high))
+        highest = number(base.get(high))
         limit = _limit(device, lowered_steps)
         fixed = fixed_hz(device, settings)
         if fixed is not None:
@@ -61,7 +62,7 @@ def wanted(
             files[low] = str(highest)
         if limit is not None and highest is not None and limit // device.unit_hz < highest:
             files[high] = str(limit // device.unit_hz)
-            lowest = _number(base.get(low))
+            lowest = number(base.get(low))
             if low in files or (lowest is not None and lowest > limit // device.unit_hz):
                 files[low] = files[high]
     return files
@@ -119,7 +120,3 @@ def _limit(device: ScaledDevice, steps: int) -> int | None:
         return None
     ceiling = max(device.frequencies_hz) * (100 - STEP_PERCENT * steps) / 100
     return max((hz for hz in device.frequencies_hz if hz <= ceiling), default=min(device.frequencies_hz))
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None

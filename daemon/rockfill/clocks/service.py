@@ -279,6 +279,13 @@ def problems(
                 f"`sudo chgrp {GROUP} {files} && sudo chmod g+w {files}` "
                 "grants it until the next boot; the installed service does so at its start.",
             )
+    for name, mhz in settings.fixed_mhz.items():
+        fitting = [device for device in devices if name in (device.name, device.kind.value)]
+        if not fitting or any(mhz * 1_000_000 not in device.frequencies_hz for device in fitting):
+            says = (
+                f"{name} can't be put at {mhz} MHz, as [clocks] fixed_mhz asks: there is no such device or frequency."
+            )
+            yield ClockProblem(name, says, "Name one that `rockfill clocks` lists.")
     for file, reason in refused.items():
         yield ClockProblem(attribute(file), f"{file} can't be set: {reason}.", "")
 
@@ -304,9 +311,9 @@ def _look(lease: Lease) -> tuple[DeviceClock, ...]:
                 name=device.name,
                 kind=device.kind,
                 governor=governor,
-                current_hz=_hertz(sysfs.read_text(device.current_path), device),
-                min_hz=_hertz(low, device),
-                max_hz=_hertz(high, device),
+                current_hz=device.hertz(sysfs.read_text(device.current_path)),
+                min_hz=device.hertz(low),
+                max_hz=device.hertz(high),
                 frequencies_hz=device.frequencies_hz,
                 governors=device.governors,
                 not_writable=device.not_writable,
@@ -314,7 +321,3 @@ def _look(lease: Lease) -> tuple[DeviceClock, ...]:
             )
         )
     return tuple(found)
-
-
-def _hertz(text: str | None, device: ScaledDevice) -> int | None:
-    return int(text) * device.unit_hz if text is not None and text.isdigit() else None

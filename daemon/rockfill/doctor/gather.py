@@ -170,16 +170,12 @@ def weakened(root: Path) -> Iterator[tuple[str, str]]:
 
 def _clock(device: ScaledDevice, account: Account) -> ClockFacts:
     files = ClockFiles()
-
-    def hertz(text: str | None) -> int | None:
-        return int(text) * device.unit_hz if text is not None and text.isdigit() else None
-
     return ClockFacts(
         name=device.name,
         kind=device.kind,
         governor=files.read(device.files[0]),
-        current_hz=hertz(sysfs.read_text(device.current_path)),
-        max_hz=hertz(files.read(device.files[2])),
+        current_hz=device.hertz(sysfs.read_text(device.current_path)),
+        max_hz=device.hertz(files.read(device.files[2])),
         highest_hz=max(device.frequencies_hz, default=None),
         writable=all(account.may_use(path) for path in (device.governor_path, device.min_path, device.max_path)),
     )

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from rockfill.doctor.checks import diagnose
 from rockfill.doctor.facts import Finding, Level
 from rockfill.doctor.gather import gather, hub_facts
+from rockfill.errors import Code, Problem
+from rockfill.hardware.board import read_board
 from rockfill.hardware.own_thread import OwnThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rockfill.doctor.gather import Asked
+    from rockfill.hardware.board import Board
 
 # Longer than the Hub is waited for, twice.
 TIMEOUT_S = 30.0
@@ -26,6 +29,13 @@ class Doctor:
         self._asked = asked
         self._thread = OwnThread("doctor")
 
+    async def board(self) -> Board:
+        """What machine this is. Raises `board_stuck` if the kernel does not answer."""
+        try:
+            return await self._thread.call(read_board, TIMEOUT_S)
+        except TimeoutError:
+            raise Problem(Code.BOARD_STUCK, "The kernel does not answer.", "Restart the board.") from None
+
     async def run(self) -> tuple[Finding, ...]:
         """All findings, in the order in which things have to be mended."""
         try:
@@ -33,6 +43,4 @@ class Doctor:
         except TimeoutError:
             says = f"The kernel has not answered for {TIMEOUT_S:.0f} s."
             return (Finding("kernel", Level.PROBLEM, says, "sudo reboot"),)
-        finally:
-            self._thread.close()
         return diagnose(facts)

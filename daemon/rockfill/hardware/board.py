@@ -19,7 +19,7 @@ from rockfill.hardware.cpus import Cluster, clusters
 
 # A 64-bit BSP names the SoC last: "radxa,rock-5a", "rockchip,rk3588s".
 _ROCKCHIP = re.compile(r"rockchip,(rk\d+[a-z]?)")
-_VERSION = re.compile(r"\d+(?:\.\d+)+")
+_VERSION = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})+")
 
 RKNPU, ROCKET = "rknpu", "rocket"
 

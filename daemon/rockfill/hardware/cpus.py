@@ -38,12 +38,12 @@ def clusters() -> tuple[Cluster, ...]:
     online, big = _online(), set(big_cores())
     found: list[tuple[str, tuple[int, ...], int | None]] = []
     for entry in sysfs.entries(sysfs.root() / "sys/devices/system/cpu/cpufreq", "policy[0-9]*"):
-        number = entry.name.removeprefix("policy")
-        named = (sysfs.read_text(entry / "related_cpus") or "").split()
-        cores = tuple(sorted(int(core) for core in named if core.isdigit() and int(core) in online))
-        if cores and number.isdigit():
+        number = sysfs.number(entry.name.removeprefix("policy"))
+        named = map(sysfs.number, (sysfs.read_text(entry / "related_cpus") or "").split())
+        cores = tuple(sorted({core for core in named if core is not None and core in online}))
+        if cores and number is not None:
             kind = "cpu" if not big else "big" if set(cores) <= big else "little"
-            found.append((kind, cores, int(number)))
+            found.append((kind, cores, number))
     if not found and online:
         found = [("cpu", tuple(sorted(online)), None)]
     found.sort(key=lambda cluster: cluster[1])

@@ -40,6 +40,11 @@ class ScaledDevice:
         )
         return governor, low, high
 
+    def hertz(self, text: str | None) -> int | None:
+        """What one of its files says, in Hz."""
+        number = sysfs.number(text)
+        return number * self.unit_hz if number is not None else None
+
     @property
     def not_writable(self) -> tuple[str, ...]:
         """Those of its governor and limits that this process may not set."""
@@ -117,7 +122,8 @@ def _words(path: Path) -> tuple[str, ...]:
 
 
 def _numbers(path: Path, unit_hz: int) -> tuple[int, ...]:
-    return tuple(sorted({int(word) * unit_hz for word in _words(path) if word.isdigit()}))
+    numbers = map(sysfs.number, _words(path))
+    return tuple(sorted({number * unit_hz for number in numbers if number is not None}))
 
 
 class ClockFiles:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_LINE = re.compile(r"^(MemTotal|MemAvailable|SwapTotal|SwapFree):\s*(\d+) kB$", re.MULTILINE)
+_LINE = re.compile(r"^(MemTotal|MemAvailable|SwapTotal|SwapFree):\s*([0-9]{1,15}) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,11 @@ def read_int(path: Path) -> int | None:
         return None
 
 
+def number(text: str | None) -> int | None:
+    """The number that `text` is in decimal digits; None for anything else, and for more than 64 bits may have."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
 def entries(directory: Path, pattern: str = "*") -> list[Path]:
     """What is in a directory, sorted by name; nothing if it can't be read."""
     try:

@@ -1,4 +1,4 @@
-"""The board's clocks, and what it is."""
+"""The board's clocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from rockfill.access.tokens import Scope
 from rockfill.api.commands.table import Json, NoParameters, command
 from rockfill.config import ClockPolicy
-from rockfill.hardware.board import read_board
 
 if TYPE_CHECKING:
     from rockfill.clocks.service import ClockService
@@ -24,12 +23,6 @@ class SetParameters:
 
     policy: ClockPolicy
     fixed_mhz: dict[str, int] = field(default_factory=dict)
-
-
-@command("board.get", scope=Scope.READ)
-async def board(_: NoParameters) -> Json:
-    """What machine this is: SoC, NPU and its driver, cores, memory, disks, system. What can't be read is null."""
-    return asdict(await asyncio.to_thread(read_board))
 
 
 @command("clocks.get", scope=Scope.READ)

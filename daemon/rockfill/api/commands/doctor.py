@@ -1,4 +1,4 @@
-"""What keeps the appliance from working well."""
+"""What machine this is, and what keeps the appliance from working well on it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from rockfill.doctor.facts import worst
 
 if TYPE_CHECKING:
     from rockfill.doctor.service import Doctor
+
+
+@command("board.get", scope=Scope.READ)
+async def board(_: NoParameters, doctor: Doctor) -> Json:
+    """What machine this is: SoC, NPU and its driver, cores, memory, disks, system. What can't be read is null."""
+    return asdict(await doctor.board())
 
 
 @command("doctor.run", scope=Scope.CONTROL)
