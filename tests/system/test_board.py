@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -191,3 +192,26 @@ def test_metrics_for_prometheus(board: ScriptedAppliance) -> None:
     assert found["rockfill_npu_load_ratio", "0"] == 0.42
     assert found["rockfill_clocks_raised",] == 1
     assert board.request("GET", "/metrics", token=None).status == 401
+
+
+def test_sensors_that_hang_cost_their_own_figures_and_nothing_else(tmp_path: Path, tree: Tree) -> None:
+    """A FIFO in place of two of them: to open it for reading waits for ever, as a driver may for its chip."""
+    for path in ("sys/class/thermal/thermal_zone6/temp", "sys/class/devfreq/dmc/cur_freq"):
+        (tree.root / path).unlink()
+        os.mkfifo(tree.root / path)
+    board = ScriptedAppliance(tmp_path / "hanging", variables={"ROCKFILL_SYSFS_ROOT": str(tree.root)})
+    board.start()
+    try:
+        assert board.complete("x = ")["choices"][0]["text"] != ""
+        stats = board.request("GET", "/api/stats").json()
+        assert stats["failures"] == dict.fromkeys(
+            ("ddr frequency", "thermal zone npu-thermal"), "the read does not return"
+        )
+        figures = stats["figures"]
+        assert (figures["npu.temp_celsius"], figures["ddr.freq_hz"]) == (None, None)
+        assert (figures["gpu.temp_celsius"], figures["npu.load_percent"]) == (45.3, [42, 7, 0])
+        assert board.complete("y = ")["choices"][0]["text"] != ""
+    finally:
+        assert board.stop() == 0
+    told = [line for line in board.printed if "can't be read" in line]
+    assert len(told) == 2, board.printed

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rockfill import paths
 from rockfill.cli.asking import client_for
+from rockfill.cli.reaching import act_as_owner
 from rockfill.clocks.keeper import Keeper
 from rockfill.clocks.service import restore as give_back
 from rockfill.errors import Code, Problem
@@ -36,6 +37,7 @@ def restore(arguments: argparse.Namespace) -> int:
     if not (path / "clocks.json").exists():
         print("No clocks are held.")
         return 0
+    act_as_owner(path)
     try:
         state = StateDir.acquire(path)
     except Problem as problem:

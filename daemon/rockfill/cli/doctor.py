@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rockfill import config, paths
 from rockfill.cli.asking import client_for
+from rockfill.cli.reaching import act_as_owner
 from rockfill.doctor.checks import diagnose
 from rockfill.doctor.facts import Level, worst
 from rockfill.doctor.gather import Asked, gather, hub_facts, is_tested
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVICE_USER = "rockfill"
+SERVICE_GROUPS = ("render", "video")  # SupplementaryGroups= of the unit
 EXIT_STATUS = {Level.OK: 0, Level.WARNING: 1, Level.PROBLEM: 3}
 SIGNS = {Level.OK: "ok     ", Level.WARNING: "warning", Level.PROBLEM: "PROBLEM"}
 
 
 def doctor(arguments: argparse.Namespace) -> int:
     """Print the findings: the daemon's, which knows the most, or our own where none runs."""
-    value = _from_daemon(arguments) if _daemon_runs(arguments) else _here(arguments)
+    account = _account()  # before we become somebody else
+    if not (arguments.url or os.environ.get("ROCKFILL_URL")):
+        act_as_owner(paths.state_dir(arguments.state_dir))
+    value = _from_daemon(arguments) if _daemon_runs(arguments) else _here(arguments, account)
     if arguments.json:
         print(json.dumps(value, indent=1))
     else:
@@ -46,8 +51,13 @@ def _daemon_runs(arguments: argparse.Namespace) -> bool:
     if arguments.url or os.environ.get("ROCKFILL_URL"):
         return True
     path = paths.state_dir(arguments.state_dir)
-    if not (path / "lock").exists():
-        return False
+    try:
+        if not (path / "lock").exists():
+            return False
+    except PermissionError:
+        raise Problem(
+            Code.FILE_UNREADABLE, f"{path} can't be read by this user.", "Run it with sudo: sudo rockfill doctor"
+        ) from None
     try:
         with StateDir.acquire(path):
             return False
@@ -63,7 +73,13 @@ def _from_daemon(arguments: argparse.Namespace) -> dict[str, Any]:
     return asyncio.run(ask())
 
 
-def _here(arguments: argparse.Namespace) -> dict[str, Any]:
+def _account() -> Account:
+    """Who would run the daemon: the service's user with the unit's groups if we are root, who may everything."""
+    account = Account.mine()
+    return (Account.named(SERVICE_USER, also=SERVICE_GROUPS) or account) if account.uid == 0 else account
+
+
+def _here(arguments: argparse.Namespace, account: Account) -> dict[str, Any]:
     configuration = config.load(paths.config_file(arguments.config))
     path = paths.state_dir(arguments.state_dir)
     choices, selftests, problem = _stored(path)
@@ -73,9 +89,6 @@ def _here(arguments: argparse.Namespace) -> dict[str, Any]:
         target = models.find(choices.model or DEFAULT_MODEL)
     except Problem as missing:
         problem = problem or missing.message
-    account = Account.mine()
-    if account.uid == 0:  # root may everything; what counts is what the service may
-        account = Account.named(SERVICE_USER) or account
     policy = config.ClockPolicy(choices.clock_policy) if choices.clock_policy else configuration.clocks.policy
     findings = diagnose(
         gather(

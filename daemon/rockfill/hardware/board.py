@@ -13,9 +13,13 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rockfill.hardware import memory, sysfs
 from rockfill.hardware.cpus import Cluster, clusters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # A 64-bit BSP names the SoC last: "radxa,rock-5a", "rockchip,rk3588s".
 _ROCKCHIP = re.compile(r"rockchip,(rk\d+[a-z]?)")
@@ -101,13 +105,15 @@ class Account:
         return cls(_user_name(uid), uid, frozenset({os.getegid(), *os.getgroups()}))
 
     @classmethod
-    def named(cls, name: str) -> Account | None:
-        """Of the user `name` with the groups that the system lists for it, None if there is none."""
+    def named(cls, name: str, also: Sequence[str] = ()) -> Account | None:
+        """Of the user `name` with the groups that the system lists for it, and those of `also` that there are; None if
+        there is no such user."""
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             return None
-        return cls(name, entry.pw_uid, frozenset(os.getgrouplist(name, entry.pw_gid)))
+        more = {group.gr_gid for group in grp.getgrall() if group.gr_name in also} if also else set()
+        return cls(name, entry.pw_uid, frozenset({*os.getgrouplist(name, entry.pw_gid), *more}))
 
     def may_use(self, path: Path) -> bool:
         """Whether it may read and write the file at `path`, by its mode; ACLs are not looked at."""

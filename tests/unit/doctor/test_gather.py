@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grp
+import os
 import socket
 import threading
 import time
@@ -12,9 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rockfill.config import ClockPolicy, Config, Server
+from rockfill.doctor.checks import diagnose
 from rockfill.doctor.gather import Asked, gather, hub_facts, is_tested, weakened
 from rockfill.hardware.board import Account
 from rockfill.snapshots import Target
+from tests.fakes.boards import armbian_vendor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,3 +137,47 @@ def test_a_selftest_is_of_a_model_on_an_engine_whatever_the_runtime() -> None:
     target = Target("m", "rkllm", "/models/m.rkllm", None)
     assert is_tested({"rkllm|/models/m.rkllm|/usr/lib/librkllmrt.so": {}}, target)
     assert not is_tested({"llama|/models/m.rkllm|": {}, "rkllm|/models/m.rkllm2|": {}}, target)
+
+
+RKLLM = "codegemma-2b-{}-w8a8-opt-1-hybrid-ratio-0.5.rkllm"
+
+
+@pytest.mark.parametrize(
+    ("platform", "runtime", "refused"),
+    [("rk3588", b"<html>", False), ("rk3576", b"<html>", True)],
+)
+def test_the_chosen_model_is_held_against_board_and_runtimes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, runtime: bytes, *, refused: bool
+) -> None:
+    monkeypatch.setenv("ROCKFILL_SYSFS_ROOT", str(tmp_path / "root"))
+    armbian_vendor(tmp_path / "root")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/librkllmrt.so").write_bytes(runtime)
+    (tmp_path / "lib/libgomp.so.1").touch()
+    name = RKLLM.format(platform)
+    target = Target("codegemma:2b", "rkllm", str(tmp_path / f"codegemma-2b-{platform}-1.1.2" / name), "codegemma")
+    account = Account.mine()
+    asked = Asked(Config(), ClockPolicy.AUTO, tmp_path, None, target, False, account, port_is_ours=True)
+    facts = gather(asked, libraries=[tmp_path / "lib"])
+    assert facts.model is not None
+    assert any(refuses for refuses, _, _ in facts.model.misfits) == refused
+    [found] = facts.runtimes
+    assert found.problem is not None
+    assert "web page" in found.problem
+    assert facts.libgomp
+    assert facts.hub is None  # it was not asked
+    levels = {finding.check: finding.level for finding in diagnose(facts)}
+    assert levels["runtime"] == "problem"
+    assert levels["selftest"] == "warning"
+
+
+def test_an_account_is_what_the_system_says_of_it() -> None:
+    root = Account.named("root")
+    assert root is not None
+    assert (root.uid, 0 in root.gids) == (0, True)
+    assert Account.named("nobody-of-that-name") is None
+    group = grp.getgrall()[-1]
+    also = Account.named("root", also=(group.gr_name, "a-group-that-is-not-there"))
+    assert also is not None
+    assert also.gids == root.gids | {group.gr_gid}
+    assert Account.mine().uid == os.geteuid()
