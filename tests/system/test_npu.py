@@ -7,7 +7,9 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rockfill import paths
+from rockfill.link.codec import encode
+from rockfill.link.messages import Load
 from tests.appliance import ROOT, environment
 from tests.fakes.rkllm_simulator import GENERATIONS, VERSIONS, Token, build, compiler
 from tests.not_run import not_run
-from tests.npu import NAME, NpuAppliance
+from tests.npu import NAME, NpuAppliance, make_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -170,6 +174,32 @@ def test_a_client_that_goes_away_ends_the_run(lasting: Callable[[str], NpuApplia
     appliance.control.set(script=HELLO)
     assert appliance.complete("q")["choices"][0]["text"] == "hello"
     assert appliance.command("engine.get")["worker_pid"] == worker
+
+
+def test_the_worker_may_open_as_many_files_as_it_is_allowed(tmp_path: Path) -> None:
+    """Each buffer on the NPU is one; here nobody has raised the limit before."""
+    if compiler() is None:
+        not_run("rkllm-simulator", "there is no C compiler")
+    model = make_directory(tmp_path / NAME) / f"{NAME}.rkllm"
+    load = Load("rkllm", str(model), library=str(build("1.2.1")), context_tokens=512)
+    ours, theirs = socket.socketpair()
+    worker = [sys.executable, "-P", "-m", "rockfill.worker", str(theirs.fileno())]
+    command = ["/bin/sh", "-c", 'ulimit -Sn 64; exec "$@"', "sh", *worker]
+    with (
+        ours,
+        subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment(), stdout=subprocess.DEVNULL) as process,
+    ):
+        theirs.close()
+        ours.settimeout(30)
+        ours.sendall(encode(load))
+        said = b""
+        while b'"type":"loaded"' not in said:
+            more = ours.recv(65536)
+            assert more, said
+            said += more
+        soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        ours.close()
+    assert soft == min(102_400, hard) > 64
 
 
 # ---- loads that fail

@@ -79,11 +79,17 @@ async def _logs(arguments: argparse.Namespace) -> int:
         while arguments.follow:
             await asyncio.sleep(FOLLOW_S)
             value = await client.command("engine.logs", {"lines": MOST_LINES})
-            # Fewer in all than were seen: another daemon has begun.
-            fresh = value["total"] - seen if value["total"] >= seen else value["total"]
-            _print_lines(value["lines"][-fresh:] if fresh else [])
+            _print_lines(fresh_lines(value["lines"], value["total"], seen))
             seen = value["total"]
     return 0
+
+
+def fresh_lines(lines: list[str], total: int, seen: int) -> list[str]:
+    """Of the last `lines` of `total`, those that come after the first `seen`; what is not there any more is told."""
+    # Fewer in all than were seen: another daemon has begun.
+    fresh = total - seen if total >= seen else total
+    lost = fresh - len(lines)
+    return ([f"… {lost} lines are lost"] if lost > 0 else []) + (lines[-fresh:] if fresh else [])
 
 
 def _print_lines(lines: list[str]) -> None:

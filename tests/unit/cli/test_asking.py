@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rockfill.cli.asking import split_at, status_line
+from rockfill.cli.asking import fresh_lines, split_at, status_line
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
@@ -100,3 +100,18 @@ def test_the_status_is_one_line() -> None:
     value = {"state": "ready", "model": model, "runtime": "llama.cpp", "tokens_per_second": 12.34}
     assert status_line(value) == "ready · tiny (demonstration) · llama.cpp · 12.3 tok/s"
     assert status_line({"state": "stopped", "model": None, "runtime": None, "tokens_per_second": None}) == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("total", "seen", "fresh"),
+    [
+        (3, 3, []),
+        (3, 2, ["c"]),
+        (3, 0, ["a", "b", "c"]),
+        (9, 6, ["a", "b", "c"]),
+        (9, 4, ["… 2 lines are lost", "a", "b", "c"]),
+        (3, 8, ["a", "b", "c"]),  # of another daemon
+    ],
+)
+def test_followed_lines_come_once_and_what_is_lost_is_told(total: int, seen: int, fresh: list[str]) -> None:
+    assert fresh_lines(["a", "b", "c"], total, seen) == fresh
