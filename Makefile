@@ -1,14 +1,15 @@
 # make run    a daemon on http://127.0.0.1:8012 with the CPU engine and the bundled model; ARGS="…" goes to `rockfill serve`
 # make test   everything that this machine can check; what it cannot ends as NOT RUN lines; ARGS="…" goes to pytest
 # make check  the static part of it: formatting, lints, types, the layer rule, the shape of the tree
-# make deb    the Debian packages for amd64 and arm64, in dist/
+# make deb    the Debian packages for amd64 and arm64, in dist/; ARCH=arm64 makes only those
+# make repo   a signed apt repository of them, in dist/apt/; KEY=… names the key that signs, URL=… where it will be
 # make test-arm64   the RKLLM binding's tests on arm64, emulated; ten minutes
 # make vendor-web   bundles what the page uses of others into web/static/vendor; needs npm, and nobody else does
 # make format, make bench, make bench-typing, make lock, make clean
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made from; otherwise the first one on PATH that is new enough.
 .NOTPARALLEL:
-.PHONY: deb help run test test-arm64 check lint debian-packages format bench bench-typing vendor-web lock clean FORCE
+.PHONY: deb repo help run test test-arm64 check lint debian-packages format bench bench-typing vendor-web lock clean FORCE
 
 PY := .venv/bin/python
 # Empty where .venv is missing, or where an upgrade of the system took its interpreter away: then it is made (again).
@@ -32,6 +33,9 @@ run: .venv/ready-to-run
 
 test: .venv/ready-to-test debian-packages lint
 	@$(PY) -m pytest --not-run-file=build/not-run $(ARGS)
+
+repo: deb
+	@$(PY) packaging/apt_repository.py
 
 deb: .venv/ready-to-run
 	@$(PY) packaging/debian_build.py build $(ARCH)

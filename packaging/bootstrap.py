@@ -48,7 +48,6 @@ TEST_PACKAGES = (
     DebianPackage("chromium", "chromium", "tests/browser drives the page in it"),
     DebianPackage("curl", "curl", "what shell scripts ask with"),
     DebianPackage("debhelper", "dh", "builds the Debian packages"),
-    DebianPackage("dh-python", "dh_python3", "sees to it that they are byte-compiled where they are installed"),
     DebianPackage("dpkg-dev", "dpkg-buildpackage", "builds the Debian packages"),
     DebianPackage("gcc", "gcc", "compiles the simulator of librkllmrt.so"),
     DebianPackage("gnupg", "gpg", "signs the apt repository"),

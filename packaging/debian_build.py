@@ -39,7 +39,7 @@ IN_ROCKFILL_CPU = frozenset({"xllamacpp"})
 LEFT_OUT = re.compile(
     r"\.dist-info/(RECORD|WHEEL|top_level\.txt|entry_points\.txt|zip-safe)$"
     r"|\.dist-info/(licenses/)?(.*/)?(LICEN[CS]E[^/]*|AUTHORS[^/]*)$"
-    r"|\.(pyi|pyx|pxd|c|h)$|/py\.typed$|^[^/]+/tests?/"
+    r"|\.(pyi|pyx|pxd|c|h)$|/py\.typed$|^[^/]+/tests?/|^tqdm/completion\.sh$|^tqdm/tqdm\.1$"
 )
 
 # Of the checkout: what a build needs.
@@ -129,10 +129,10 @@ def digest(architecture: str) -> str:
     return hashed.hexdigest()[:12]
 
 
-def build(architecture: str, output: Path = OUTPUT) -> list[Path]:
-    """Build the packages from a copy of the checkout, and return their paths below `output`."""
+def build(architecture: str, output: Path = OUTPUT, scratch: Path | None = None) -> list[Path]:
+    """Build the packages from a copy of the checkout in `scratch`, and return their paths below `output`."""
     fetch(architecture)
-    scratch = ROOT / "build" / "deb" / architecture
+    scratch = scratch or ROOT / "build" / "deb" / architecture
     shutil.rmtree(scratch, ignore_errors=True)
     tree = scratch / "rockfill"
     tree.mkdir(parents=True)
@@ -172,7 +172,7 @@ def main(arguments: list[str]) -> None:
         unpack(architecture, package, Path(folder))
         return
     if shutil.which("dpkg-buildpackage") is None or shutil.which("dh") is None:
-        sys.exit("To build: sudo apt-get install debhelper dh-python binutils-aarch64-linux-gnu")
+        sys.exit("To build: sudo apt-get install debhelper binutils-aarch64-linux-gnu")
     for architecture in arguments[1:] or ARCHITECTURES:
         for path in build(architecture):
             if path.suffix == ".deb":

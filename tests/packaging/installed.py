@@ -28,6 +28,8 @@ class Installed(Appliance):
         self.machine = machine
         self.port = 8012
         self.url = f"http://{machine.address}:{self.port}"
+        self.said = ""  # by apt, when it was installed
+        self.found: set[str] = set()  # on the disk, before
 
     @property
     def token(self) -> str:

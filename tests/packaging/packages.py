@@ -11,10 +11,11 @@ from debian_build import ROOT, build, digest
 from tests.not_run import not_run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 NAMES = ("rockfill", "rockfill-cpu")
-TOOLS = ("dpkg-buildpackage", "dh", "dh_python3")
+TOOLS = ("dpkg-buildpackage", "dh")
 BUILD_S = 600.0
 
 
@@ -25,7 +26,8 @@ def native() -> str:
 
 def built(architecture: str) -> dict[str, Path]:
     """The packages by name. Ends the test as not run where this machine can't build them."""
-    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+    strip = {"amd64": "x86_64-linux-gnu-strip", "arm64": "aarch64-linux-gnu-strip"}[architecture]
+    if missing := [tool for tool in (*TOOLS, strip) if shutil.which(tool) is None]:
         not_run("debian packages", f"{', '.join(missing)} missing")
     folder = ROOT / "build" / "packages" / digest(architecture)
     if not folder.exists():
@@ -42,7 +44,7 @@ def _package(folder: Path, name: str) -> Path:
     return path
 
 
-def repacked(package: Path, version: str, folder: Path, **files: str) -> Path:
+def repacked(package: Path, version: str, folder: Path, files: Mapping[str, str]) -> Path:
     """`package` as another version of itself, with other content in some of its files."""
     tree = folder / f"{package.stem}.{version}"
     subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
@@ -53,6 +55,6 @@ def repacked(package: Path, version: str, folder: Path, **files: str) -> Path:
     for name, text in files.items():
         (tree / name).write_text(text)
     made = folder / f"{package.name.partition('_')[0]}_{version}_{package.stem.rpartition('_')[2]}.deb"
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "--build", tree, made], check=True, capture_output=True)
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, made], check=True, capture_output=True)
     shutil.rmtree(tree)
     return made

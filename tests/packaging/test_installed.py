@@ -1,25 +1,83 @@
-"""The packages, installed by apt in a booted system, used, upgraded, removed and purged, as their users do it."""
+"""The packages, installed by apt in a booted system, used, upgraded, removed and purged, as their users do it.
+
+One machine a suite, from top to bottom: each test leaves the service as it found it, and the last ones remove it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import re
 import shutil
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.packaging.booted import MAKE_S, booted
-from tests.packaging.installed import APT, APT_S, Installed, until
-from tests.packaging.packages import BUILD_S, built, native
+from tests.packaging.installed import APT, APT_S, Installed, paths_on, until
+from tests.packaging.packages import BUILD_S, built, native, repacked
+from tests.packaging.repository import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(MAKE_S + BUILD_S + APT_S)
+pytestmark = pytest.mark.timeout(MAKE_S + BUILD_S + 2 * APT_S)
+
+WATCHDOG_S = 3
+NEXT = "0.1.1~next"
+CONFIG = "/etc/rockfill/config.toml"
+
+# What apt, dpkg and systemd themselves keep of a package that was there once.
+THEIRS = (
+    *("/var/lib/apt", "/var/cache/apt", "/var/lib/dpkg", "/var/log", "/var/lib/systemd", "/var/cache/debconf"),
+    *("/tmp", "/var/tmp", "/folder", "/etc/*-", "/var/cache/ldconfig", "/etc/ld.so.cache"),
+)
+
+# Stand-ins for what a board's kernel has: the clocks, as links to where the device is, and debugfs, closed as it is.
+# /sys/class/other stands for all of /sys that is not granted; nothing but the sandbox keeps anybody from writing there.
+STAND_INS = """
+set -e
+mount -t tmpfs -o mode=755 tmpfs /sys/class
+mkdir -p /sys/class/devfreq /sys/class/devices /sys/class/other
+echo x >/sys/class/other/knob && chmod 666 /sys/class/other/knob
+for name in fdab0000.npu dmc fb000000.gpu; do
+    mkdir /sys/class/devices/$name
+    ln -s ../devices/$name /sys/class/devfreq/$name
+    cd /sys/class/devices/$name
+    echo simple_ondemand >governor
+    echo 300000000 >min_freq
+    echo 1000000000 >max_freq
+    echo 300000000 1000000000 >available_frequencies
+    echo simple_ondemand userspace powersave performance >available_governors
+    echo 300000000 >cur_freq
+done
+mount -t tmpfs -o mode=755 tmpfs /sys/devices/system/cpu/cpufreq
+mkdir /sys/devices/system/cpu/cpufreq/policy0
+cd /sys/devices/system/cpu/cpufreq/policy0
+echo schedutil >scaling_governor
+echo 408000 >scaling_min_freq
+echo 1800000 >scaling_max_freq
+mount -t tmpfs -o mode=700 tmpfs /sys/kernel/debug
+mkdir /sys/kernel/debug/rknpu
+echo 'NPU load:  Core0: 42%, Core1:  0%, Core2:  0%,' >/sys/kernel/debug/rknpu/load
+mkdir -m 777 /etc/open /home/open /opt/open /srv/open /usr/local/open /var/open
+"""
+CLOCKS = [
+    f"/sys/class/devfreq/{name}/{file}"
+    for name in ("fdab0000.npu", "dmc", "fb000000.gpu")
+    for file in ("governor", "min_freq", "max_freq")
+] + [f"/sys/devices/system/cpu/cpufreq/policy0/scaling_{file}" for file in ("governor", "min_freq", "max_freq")]
+OWN = ["/var/lib/rockfill", "/var/cache/rockfill", "/run/rockfill", "/tmp"]
+NOT_OURS = ["/sys/class/other/knob", "/etc/open", "/home/open", "/opt/open", "/srv/open", "/usr/local/open"]
+NOT_OURS += ["/var/open", "/root", "/etc/rockfill", CONFIG, "/usr/lib/rockfill", "/run", "/dev/kmsg"]
+NOT_OURS += ["/proc/sys/kernel/printk"]
 
 
-@pytest.fixture(scope="module", params=["trixie"])
+@pytest.fixture(scope="module", params=["trixie", "bookworm"])
 def suite(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -39,23 +97,107 @@ def installed(folder: Path, suite: str) -> Iterator[Installed]:
     with booted(folder, suite, own_network=True) as machine:
         service = Installed(machine)
         service.apt("update", online=True)
-        service.sh("sh", "-c", f"cd /folder && {' '.join(APT)} install ./*.deb", online=True, within_s=APT_S)
+        service.found = paths_on(machine, THEIRS)
+        service.sh("sh", "-c", STAND_INS)
+        service.said = INSTALL[suite](service, folder)
         yield service
 
 
+def from_files(service: Installed, folder: Path) -> str:
+    """On a machine that is offline, with what one that is online has fetched for it."""
+    (folder / "offline/partial").mkdir(parents=True)
+    in_folder(service, "-o Dir::Cache::archives=/folder/offline install --download-only ./*.deb", online=True)
+    try:
+        return in_folder(service, "install ./*.deb ./offline/*.deb")
+    finally:  # for the test of what is left: they were nobody's wish
+        service.sh("sh", "-c", "for file in /folder/offline/*.deb; do apt-mark auto $(dpkg-deb -f $file Package); done")
+
+
+def from_a_repository(service: Installed, folder: Path) -> str:
+    """A signed one, and only if the signature is the right one."""
+    with served(folder.glob("rockfill*.deb"), folder / "repository") as repository:
+        service.sh("mkdir", "-p", "/etc/apt/keyrings")
+        source = service.machine.path("/etc/apt/sources.list.d/rockfill.sources")
+        key = service.machine.path("/etc/apt/keyrings/rockfill.asc")
+        source.write_text(repository.source)
+        shutil.copy("/usr/share/keyrings/debian-archive-keyring.gpg", key.with_suffix(".gpg"))
+        source.write_text(repository.source.replace("rockfill.asc", "rockfill.gpg"))
+        refused = service.machine.run(*APT, "update", online=True, within_s=APT_S)
+        assert (refused.returncode != 0, "is not signed" in refused.stderr) == (True, True), refused
+        source.write_text(repository.source)
+        shutil.copy(repository.folder / "rockfill.asc", key)
+        service.apt("update", online=True)
+        try:
+            return service.apt("install", "rockfill", "rockfill-cpu", online=True)
+        finally:
+            source.unlink()
+            key.unlink()
+            key.with_suffix(".gpg").unlink()
+            service.sh("rmdir", "--ignore-fail-on-non-empty", "/etc/apt/keyrings")
+
+
+INSTALL = {"trixie": from_files, "bookworm": from_a_repository}
+
+
+def in_folder(service: Installed, arguments: str, *, online: bool = False) -> str:
+    return service.sh("sh", "-c", f"cd /folder && {' '.join(APT)} {arguments}", online=online, within_s=APT_S)
+
+
+def ready(service: Installed) -> None:
+    """Wait for the model, as whoever just installed it would."""
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            return service.request("GET", "/ready", token=None).status == 200
+        return False
+
+    until(answers, "the model is not ready")
+
+
+# ---- installed
+
+
 def test_it_completes_code_as_a_user_of_its_own(installed: Installed) -> None:
-    until(lambda: installed.request("GET", "/ready", token=None).status == 200, "the model is not ready")
+    ready(installed)
     assert installed.complete("def add(a, b):\n    return ", "\n")["choices"][0]["text"]
     assert installed.request("GET", "/", token=None).status == 200
     assert installed.request("GET", "/v1/models", token=None).status == 401
-    assert installed.tells("ActiveState") == "active"
+    assert installed.request("GET", "/v1/models", token="wrong").status == 401
     assert installed.sh("ps", "-o", "user=", "-p", installed.tells("MainPID")).split() == ["rockfill"]
+    assert "sudo rockfill open" in installed.said
 
 
-def test_the_journal_says_what_runs_and_not_the_token(installed: Installed) -> None:
+def test_status_and_journal_say_what_runs_and_not_the_token(installed: Installed) -> None:
+    ready(installed)
     until(lambda: "Listening on" in installed.journal(), "it does not say where it listens")
     assert "Running rockfill-tiny" in installed.journal()
-    assert installed.token not in installed.sh("journalctl", "--no-pager")
+    status = installed.sh("systemctl", "status", "rockfill")
+    assert "enabled" in status
+    assert 'Status: "ready · rockfill-tiny' in status
+    assert installed.sh("rockfill", "status").startswith("ready · rockfill-tiny")
+    assert installed.token not in installed.sh("journalctl", "--no-pager") + installed.said
+
+
+def test_the_token_is_for_root_and_the_service_only(installed: Installed) -> None:
+    assert installed.sh("rockfill", "token").strip() == installed.token
+    nobody = installed.machine.run("setpriv", "--reuid=nobody", "--clear-groups", "rockfill", "token")
+    assert nobody.returncode != 0
+    assert "sudo" in nobody.stderr
+    assert installed.token not in nobody.stdout + nobody.stderr
+
+
+def test_what_was_installed_is_right(installed: Installed) -> None:
+    """As systemd's and udev's own checks see it."""
+    installed.sh("systemd-analyze", "verify", "--man=no", "rockfill.service")
+    rules = "/usr/lib/udev/rules.d/60-rockfill.rules"
+    if installed.machine.run("udevadm", "verify", "--help").returncode == 0:  # since 254
+        installed.sh("udevadm", "verify", "--no-style", rules)
+    # Byte-compiled for the Python that is there.
+    assert list(installed.machine.path("/usr/lib/rockfill/rockfill/__pycache__").glob("app.cpython-*.pyc"))
+    assert list(installed.machine.path("/usr/lib/rockfill/vendor/aiohttp/__pycache__").glob("web.cpython-*.pyc"))
+
+
+# ---- the sandbox
 
 
 def test_the_sandbox_is_tight(installed: Installed) -> None:
@@ -63,3 +205,199 @@ def test_the_sandbox_is_tight(installed: Installed) -> None:
     found = re.search(r"exposure level for rockfill.service: ([\d.]+)", verdict)
     assert found is not None, verdict
     assert float(found[1]) <= 2.0
+
+
+def test_the_sandbox_leaves_what_it_needs_and_nothing_else(installed: Installed, folder: Path) -> None:
+    """The unit with another program in it."""
+    own = installed.sh("cat", "/usr/lib/systemd/system/rockfill.service")
+    left_out = r"(?m)^(Type|NotifyAccess|WatchdogSec|Restart|ExecStart|ExecReload|ExecStopPost)=.*\n"
+    command = "Type=oneshot\nStandardInput=file:/folder/asked\n"
+    command += "ExecStart=/usr/bin/python3 /checkout/tests/packaging/probe.py\n"
+    read = ["/run/rockfill/rknpu/load", "/sys/kernel/debug/rknpu/load", "/root/.bashrc", *CLOCKS]
+    (folder / "asked").write_text(json.dumps({"write": [*CLOCKS, *OWN, *NOT_OURS], "read": read}))
+    installed.sh("systemctl", "stop", "rockfill")
+    installed.machine.add_unit(
+        "rockfill-probe.service", re.sub(left_out, "", own).replace("[Service]\n", f"[Service]\n{command}")
+    )
+    try:
+        done = installed.machine.run("systemctl", "start", "rockfill-probe")
+        assert done.returncode == 0, installed.sh("journalctl", "--unit=rockfill-probe", "--no-pager")
+    finally:
+        installed.sh("systemctl", "start", "rockfill")
+    told = json.loads(installed.machine.path("/var/lib/rockfill/probe.json").read_text())
+    assert told["writable"] == CLOCKS + OWN
+    assert told["readable"] == ["/run/rockfill/rknpu/load", *CLOCKS]
+    assert told["can"] == {
+        "choose its cores": True,
+        "see the machine's addresses": True,
+        "see the machine's memory": True,
+        "call back": True,
+        "listen": True,
+        "sniff": False,
+        "become root": False,
+        "make a namespace": False,
+        "see other people's processes": False,
+    }
+    groups = {name: int(installed.sh("getent", "group", name).split(":")[2]) for name in ("render", "video")}
+    assert set(groups.values()) <= set(told["member_of"])
+
+
+# ---- when things go wrong
+
+
+def test_a_frozen_daemon_is_restarted_by_the_watchdog(installed: Installed) -> None:
+    drop_in = "/run/systemd/system/rockfill.service.d"
+    installed.sh("mkdir", "-p", drop_in)
+    installed.machine.path(f"{drop_in}/watchdog.conf").write_text(f"[Service]\nWatchdogSec={WATCHDOG_S}\n")
+    try:
+        installed.sh("systemctl", "daemon-reload")
+        installed.restart()
+        ready(installed)
+        daemon = installed.tells("MainPID")
+        installed.sh("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "rockfill")
+        until(lambda: installed.tells("MainPID") not in (daemon, "0"), "it is not restarted")
+        ready(installed)
+        assert f"Watchdog timeout (limit {WATCHDOG_S}s)!" in installed.journal()
+    finally:
+        installed.sh("rm", "-r", drop_in)
+        installed.sh("systemctl", "daemon-reload")
+        installed.restart()
+
+
+def test_a_killed_daemon_takes_its_worker_along_and_comes_back(installed: Installed) -> None:
+    ready(installed)
+    daemon, worker = installed.tells("MainPID"), str(installed.command("engine.get")["worker_pid"])
+    installed.sh("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "rockfill")
+    until(lambda: installed.tells("MainPID") not in (daemon, "0"), "it is not restarted")
+    ready(installed)
+    assert installed.machine.run("kill", "-0", worker).returncode != 0
+    assert installed.complete("back")["choices"]
+
+
+def test_a_killed_worker_is_replaced_and_the_daemon_stays(installed: Installed) -> None:
+    ready(installed)
+    daemon, worker = installed.tells("MainPID"), installed.command("engine.get")["worker_pid"]
+    installed.sh("kill", "-KILL", str(worker))
+    until(lambda: installed.command("engine.get")["worker_pid"] not in (worker, None), "there is no new worker")
+    ready(installed)
+    assert installed.tells("MainPID") == daemon
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "said"),
+    [
+        (CONFIG, "[engine]\nping_s = 'often'\n", f"{CONFIG}: engine.ping_s: must be a number"),
+        ("/var/lib/rockfill/state.json", '{"version": 99}', "was written by a newer Rockfill"),
+    ],
+)
+def test_what_only_a_person_can_mend_is_said_once(installed: Installed, path: str, text: str, said: str) -> None:
+    file = installed.machine.path(path)
+    before = file.read_text() if file.exists() else None
+    file.write_text(text)
+    try:
+        assert installed.machine.run("systemctl", "restart", "rockfill").returncode != 0
+        until(lambda: installed.tells("ActiveState") == "failed", "it goes on")
+        assert (installed.tells("ExecMainStatus"), installed.tells("NRestarts")) == ("78", "0")
+        assert said in installed.journal()
+        assert "Traceback" not in installed.journal()
+        assert file.read_text() == text
+    finally:
+        if before is None:
+            file.unlink()
+        else:
+            file.write_text(before)
+        installed.restart()
+
+
+def test_it_stops_under_load_without_being_killed(installed: Installed) -> None:
+    ready(installed)
+    before, enough = time.monotonic(), threading.Event()
+
+    def load() -> None:
+        while not enough.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException, AssertionError):
+                installed.complete("def f():\n", max_tokens=500, stream=False, rockfill={"session": str(id(enough))})
+
+    clients = [threading.Thread(target=load) for _ in range(4)]
+    for client in clients:
+        client.start()
+    until(lambda: installed.command("engine.get")["state"] == "busy", "nothing runs")
+    before = time.monotonic()
+    installed.sh("systemctl", "stop", "rockfill")
+    took_s = time.monotonic() - before
+    enough.set()
+    for client in clients:
+        client.join()
+    assert (installed.tells("Result"), installed.tells("ExecMainStatus")) == ("success", "0")
+    installed.restart()
+    ready(installed)
+    started_s = (
+        int(installed.tells("ActiveEnterTimestampMonotonic")) - int(installed.tells("InactiveExitTimestampMonotonic"))
+    ) / 1e6
+    print(f"stopped under load in {took_s:.2f} s; listening {started_s:.2f} s after its start")
+
+
+# ---- for years
+
+
+def test_it_comes_back_after_a_reboot_with_what_it_had(installed: Installed) -> None:
+    token = installed.token
+    installed.machine.reboot()
+    ready(installed)
+    assert installed.token == token
+    assert installed.tells("NRestarts") == "0"
+    installed.sh("sh", "-c", STAND_INS.replace("mkdir -m 777", "true"))
+    installed.restart()
+
+
+def test_an_upgrade_keeps_settings_and_restarts(installed: Installed, folder: Path) -> None:
+    ready(installed)
+    config = installed.machine.path(CONFIG)
+    config.write_text(config.read_text().replace("#idle_unload_s = 0", "idle_unload_s = 1234"))
+    mine, token, daemon = config.read_text(), installed.token, installed.tells("MainPID")
+    (folder / "next").mkdir()
+    for package in folder.glob("rockfill*.deb"):
+        changed = {"etc/rockfill/config.toml": "# another default\n"} if package.name.startswith("rockfill_") else {}
+        repacked(package, NEXT, folder / "next", changed)
+    in_folder(installed, "install ./next/*.deb")
+    ready(installed)
+    assert installed.sh("dpkg-query", "-W", "-f", "${Version}", "rockfill", "rockfill-cpu") == NEXT * 2
+    assert installed.tells("MainPID") != daemon
+    assert (config.read_text(), installed.token) == (mine, token)
+    assert json.loads(installed.sh("rockfill", "config", "check", "--json"))["engine"]["idle_unload_s"] == 1234
+    assert installed.complete("back")["choices"]
+
+
+def test_the_cpu_engine_comes_and_goes_with_its_package(installed: Installed) -> None:
+    daemon = installed.tells("MainPID")
+    installed.apt("remove", "rockfill-cpu")
+    until(lambda: installed.tells("MainPID") not in (daemon, "0"), "the service does not notice")
+    until(lambda: "install the package rockfill-cpu" in installed.journal(), "it does not say what is missing")
+    assert installed.command("models.list")["models"] == []
+    in_folder(installed, "install ./next/rockfill-cpu_*.deb")
+    ready(installed)
+
+
+def test_removed_it_leaves_the_models_and_purged_it_leaves_nothing(installed: Installed) -> None:
+    token = installed.token
+    installed.sh("sh", "-c", "mkdir -p /var/lib/rockfill/models/mine && echo x >/var/lib/rockfill/models/mine/x.gguf")
+    installed.apt("remove", "rockfill", "rockfill-cpu")
+    assert installed.tells("LoadState") == "not-found"
+    with pytest.raises(OSError, match="refused"):
+        installed.request("GET", "/health", token=None)
+    assert installed.machine.path("/var/lib/rockfill/models/mine/x.gguf").exists()
+    assert installed.machine.path(CONFIG).exists()
+    for file in CLOCKS:
+        status = installed.machine.path(file).stat()
+        assert (status.st_gid, status.st_mode & 0o777) == (0, 0o644), file
+
+    in_folder(installed, "install ./next/*.deb")
+    ready(installed)
+    assert installed.token == token
+    said = installed.apt("purge", "rockfill", "rockfill-cpu")
+    assert re.search(r"models, settings and cache are removed: [\d.]+[KMG]? freed", said), said
+    installed.apt("autoremove", "--purge")
+    for database in ("passwd", "group"):
+        assert installed.machine.run("getent", database, "rockfill").returncode != 0
+    left = paths_on(installed.machine, THEIRS) - installed.found
+    assert left == {f"{path}/open" for path in ("/etc", "/home", "/opt", "/srv", "/usr/local", "/var")}
