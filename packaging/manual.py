@@ -41,8 +41,9 @@ class Command:
     grammar: argparse.ArgumentParser
 
     @property
-    def leaf(self) -> bool:
-        return _subcommands(self.grammar) is None
+    def runs(self) -> bool:
+        """Whether it does something without another word."""
+        return self.grammar.get_default("run") is not None
 
     @property
     def options(self) -> list[argparse.Action]:
@@ -109,7 +110,7 @@ def command_page() -> str:
     lines += [".SH SYNOPSIS", r"\fBrockfill\fR \fICOMMAND\fR [\fIoptions\fR]", ".SH DESCRIPTION"]
     lines += [_text(" ".join(DESCRIPTION.split())), ".SH COMMANDS"]
     for command in commands():
-        if not command.leaf:
+        if not command.runs:
             continue
         called = " ".join(["rockfill", *command.words])
         arguments = " ".join(_signature(action) for action in command.positionals)

@@ -213,7 +213,7 @@ def test_the_sandbox_leaves_what_it_needs_and_nothing_else(installed: Installed,
     left_out = r"(?m)^(Type|NotifyAccess|WatchdogSec|Restart|ExecStart|ExecReload|ExecStopPost)=.*\n"
     command = "Type=oneshot\nStandardInput=file:/folder/asked\n"
     command += "ExecStart=/usr/bin/python3 /checkout/tests/packaging/probe.py\n"
-    read = ["/run/rockfill/rknpu/load", "/sys/kernel/debug/rknpu/load", "/root/.bashrc", *CLOCKS]
+    read = ["/run/rockfill/rknpu/load", "/sys/kernel/debug/rknpu/load", "/etc/shadow", *CLOCKS]
     (folder / "asked").write_text(json.dumps({"write": [*CLOCKS, *OWN, *NOT_OURS], "read": read}))
     installed.sh("systemctl", "stop", "rockfill")
     installed.machine.add_unit(
@@ -246,22 +246,50 @@ def test_the_sandbox_leaves_what_it_needs_and_nothing_else(installed: Installed,
 
 
 def test_a_frozen_daemon_is_restarted_by_the_watchdog(installed: Installed) -> None:
-    drop_in = "/run/systemd/system/rockfill.service.d"
-    installed.sh("mkdir", "-p", drop_in)
-    installed.machine.path(f"{drop_in}/watchdog.conf").write_text(f"[Service]\nWatchdogSec={WATCHDOG_S}\n")
-    try:
-        installed.sh("systemctl", "daemon-reload")
-        installed.restart()
+    with changed(installed, f"WatchdogSec={WATCHDOG_S}"):
         ready(installed)
         daemon = installed.tells("MainPID")
         installed.sh("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "rockfill")
         until(lambda: installed.tells("MainPID") not in (daemon, "0"), "it is not restarted")
         ready(installed)
         assert f"Watchdog timeout (limit {WATCHDOG_S}s)!" in installed.journal()
+
+
+@contextlib.contextmanager
+def changed(service: Installed, setting: str) -> Iterator[None]:
+    """The service with another setting of the unit's, restarted."""
+    drop_in = "/run/systemd/system/rockfill.service.d"
+    service.sh("mkdir", "-p", drop_in)
+    service.machine.path(f"{drop_in}/test.conf").write_text(f"[Service]\n{setting}\n")
+    try:
+        service.sh("systemctl", "daemon-reload")
+        service.restart()
+        yield
     finally:
-        installed.sh("rm", "-r", drop_in)
-        installed.sh("systemctl", "daemon-reload")
+        service.sh("rm", "-r", drop_in)
+        service.sh("systemctl", "daemon-reload")
+        service.restart()
+
+
+def test_clocks_are_given_back_when_it_stops_and_when_it_is_killed(installed: Installed) -> None:
+    def held(path: str) -> str:
+        return installed.machine.path(path).read_text().strip()
+
+    ready(installed)
+    npu, cpu = CLOCKS[0], "/sys/devices/system/cpu/cpufreq/policy0/scaling_governor"
+    installed.sh("rockfill", "clocks", "set", "always")
+    try:
+        until(lambda: held(npu) == "performance", "the NPU's clock is not raised")
+        installed.sh("systemctl", "stop", "rockfill")
+        assert (held(npu), held(cpu)) == ("simple_ondemand", "schedutil")
+        with changed(installed, "Restart=no"):
+            until(lambda: held(npu) == "performance", "the NPU's clock is not raised again")
+            installed.sh("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "rockfill")
+            until(lambda: installed.tells("ActiveState") == "failed", "it goes on")
+            assert (held(npu), held(cpu)) == ("simple_ondemand", "schedutil")
+    finally:
         installed.restart()
+        installed.sh("rockfill", "clocks", "set", "auto")
 
 
 def test_a_killed_daemon_takes_its_worker_along_and_comes_back(installed: Installed) -> None:
