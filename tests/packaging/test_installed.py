@@ -64,7 +64,7 @@ echo 1800000 >scaling_max_freq
 mount -t tmpfs -o mode=700 tmpfs /sys/kernel/debug
 mkdir /sys/kernel/debug/rknpu
 echo 'NPU load:  Core0: 42%, Core1:  0%, Core2:  0%,' >/sys/kernel/debug/rknpu/load
-mkdir -m 777 /etc/open /home/open /opt/open /srv/open /usr/local/open /var/open
+for folder in /etc /home /opt /srv /usr/local /var; do mkdir -m 777 -p $folder/open; done
 """
 CLOCKS = [
     f"/sys/class/devfreq/{name}/{file}"
@@ -72,8 +72,8 @@ CLOCKS = [
     for file in ("governor", "min_freq", "max_freq")
 ] + [f"/sys/devices/system/cpu/cpufreq/policy0/scaling_{file}" for file in ("governor", "min_freq", "max_freq")]
 OWN = ["/var/lib/rockfill", "/var/cache/rockfill", "/run/rockfill", "/tmp"]
-NOT_OURS = ["/sys/class/other/knob", "/etc/open", "/home/open", "/opt/open", "/srv/open", "/usr/local/open"]
-NOT_OURS += ["/var/open", "/root", "/etc/rockfill", CONFIG, "/usr/lib/rockfill", "/run", "/dev/kmsg"]
+OPEN = [f"{folder}/open" for folder in ("/etc", "/home", "/opt", "/srv", "/usr/local", "/var")]
+NOT_OURS = ["/sys/class/other/knob", *OPEN, "/root", "/etc/rockfill", CONFIG, "/usr/lib/rockfill", "/run", "/dev/kmsg"]
 NOT_OURS += ["/proc/sys/kernel/printk"]
 
 
@@ -374,7 +374,7 @@ def test_it_comes_back_after_a_reboot_with_what_it_had(installed: Installed) -> 
     ready(installed)
     assert installed.token == token
     assert installed.tells("NRestarts") == "0"
-    installed.sh("sh", "-c", STAND_INS.replace("mkdir -m 777", "true"))
+    installed.sh("sh", "-c", STAND_INS)
     installed.restart()
 
 
@@ -428,4 +428,4 @@ def test_removed_it_leaves_the_models_and_purged_it_leaves_nothing(installed: In
     for database in ("passwd", "group"):
         assert installed.machine.run("getent", database, "rockfill").returncode != 0
     left = paths_on(installed.machine, THEIRS) - installed.found
-    assert left == {f"{path}/open" for path in ("/etc", "/home", "/opt", "/srv", "/usr/local", "/var")}
+    assert left == set(OPEN)
