@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# With three quarters of it this leaves the prefix 144 tokens, some fifteen lines: less makes completions worse than
-# their speed is worth.
-LEAST_TOKENS = 192
+# Three quarters of it are for the prefix, which is to have 128 tokens (`fim.context`) and to begin with a line: less
+# makes completions worse than their speed is worth.
+LEAST_TOKENS = 224
 
 # What an engine is taken to prefill until it has been measured: an RK3588 with a model of 2B (rkllm's benchmark.md).
 UNMEASURED_TOKENS_PER_S = 200.0

@@ -31,6 +31,10 @@ _GUESSES = 4
 _HYSTERESIS_SHARE = 4
 _LINE_TOKENS = 10
 
+# A prefix is not cut to fewer tokens than this where the room allows them: some fourteen lines. A steadier beginning is
+# not worth a model that has not seen the function it is in.
+LEAST_PREFIX_TOKENS = 128
+
 # Grants move in eighths of the budget: a prefix that grows by a token must not take one from the suffix at each key.
 _STEPS = 8
 
@@ -175,7 +179,8 @@ def _tail(text: str, window: int, room: int, tokens_of: TokensOf) -> tuple[int, 
     """
     size = len(text)
     begin = size - window
-    search = _Search(lambda at: tokens_of(text[at:]), room, least=room // 2, position=size, too_much=begin - 1)
+    least = max(room // 2, LEAST_PREFIX_TOKENS if room >= LEAST_PREFIX_TOKENS else 0)
+    search = _Search(lambda at: tokens_of(text[at:]), room, least, position=size, too_much=begin - 1)
 
     starts = [begin + at for at in _positions_after_newlines(text[begin:])]
     if not begin:
@@ -185,7 +190,8 @@ def _tail(text: str, window: int, room: int, tokens_of: TokensOf) -> tuple[int, 
         blocks = list(_block_starts(text, starts, mask_bits)) if mask_bits else []
         if search.settles(blocks):
             return search.position, search.tokens
-    if search.settles(starts) or search.tokens > room // _HYSTERESIS_SHARE:
+    enough = max(room // _HYSTERESIS_SHARE + 1, LEAST_PREFIX_TOKENS if room >= LEAST_PREFIX_TOKENS else 0)
+    if search.settles(starts) or search.tokens >= enough:
         return search.position, search.tokens
 
     line_start = text.rfind("\n", 0, max(0, search.too_much)) + 1
