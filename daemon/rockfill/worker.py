@@ -125,6 +125,7 @@ class Worker:
         self._aborted: set[int] = set()
         self._session: Session | None = None
         self._prompter: Prompter | None = None
+        self._last_ids: list[int] = []
 
     def run(self) -> None:
         """Serve the link until it ends, which ends the process."""
@@ -175,7 +176,9 @@ class Worker:
         ticket = request.id
         ids, max_tokens, trimmed = prompter.prompt(request)
         ignored = _ignored(request.sampling, session.facts.honours)
-        self._channel.send(messages.Accepted(ticket, len(ids), trimmed, ignored))
+        shared = _shared(self._last_ids, ids) if session.facts.reuses_prefix else 0
+        self._last_ids = ids
+        self._channel.send(messages.Accepted(ticket, len(ids), trimmed, ignored, shared))
         run = session.generate(
             ids,
             request.sampling,
@@ -209,6 +212,12 @@ class Worker:
                     self._session.abort()
             case _:
                 self._inbox.put(message)
+
+
+def _shared(one: list[int], other: list[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def _ignored(sampling: Sampling, honours: tuple[str, ...]) -> tuple[str, ...]:

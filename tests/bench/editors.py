@@ -60,6 +60,7 @@ class Wire:
     max_tokens: int
     line: bool = False
     predict_s: float | None = None
+    temperature: float = 0.0
 
 
 def body(path: str, wire: Wire, prefix: str, suffix: str, scale: float) -> dict[str, Any]:
@@ -79,7 +80,8 @@ def body(path: str, wire: Wire, prefix: str, suffix: str, scale: float) -> dict[
         if wire.predict_s is not None:
             made["t_max_predict_ms"] = max(1, round(1000 * wire.predict_s / scale))
         return made
-    made = {"prompt": prefix, "suffix": suffix, "max_tokens": wire.max_tokens, "temperature": 0, "stream": wire.stream}
+    made = {"prompt": prefix, "suffix": suffix, "max_tokens": wire.max_tokens, "stream": wire.stream}
+    made |= {"temperature": wire.temperature}
     return made | ({"rockfill": {"mode": "line"}} if wire.line else {})
 
 
@@ -367,7 +369,7 @@ class Continue(Editor):
     lines."""
 
     name = "Continue"
-    wire = Wire("/v1/completions", stream=True, max_tokens=256)
+    wire = Wire("/v1/completions", stream=True, max_tokens=256, temperature=0.01)
     debounce_s = 0.35
     chars_before, chars_after = 1100, 735
 

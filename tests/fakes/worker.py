@@ -8,6 +8,7 @@ The "model" is a JSON file that is read again at each run, so that a running wor
     tokens      how many tokens it is cut into (default: one a character)
     load_s      how long a load takes
     prefill_s   before the first token; token_s: before each
+    tells_prefilled   false: not how much of a prompt was read; reuses_prefix: what it says of itself
     deaf        an abort is heard only so many seconds later
     fault       {"when": "load" | "prefill" | N (before token N), "what": one of FAULTS}
     once        a path: the fault happens only while this file exists, and removes it
@@ -56,6 +57,7 @@ class FakeSession:
             adds_bos=True,
             honours=("temperature",),
             runtime="fake",
+            reuses_prefix=bool(self._script().get("reuses_prefix")),
         )
 
     def tokenize(self, text: str) -> list[int]:
@@ -100,7 +102,9 @@ class FakeSession:
             said += 1
         ended = time.perf_counter()
         first = first if first is not None else ended
-        return Run(finish, said, len(prompt_ids), 0, first - started, ended - first)
+        told = script.get("tells_prefilled", True)
+        prefilled, reused = (len(prompt_ids), 0) if told else (None, None)
+        return Run(finish, said, prefilled, reused, first - started, ended - first)
 
     def abort(self) -> None:
         self._hurry.set()

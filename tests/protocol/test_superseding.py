@@ -89,3 +89,31 @@ def test_eight_scripts_at_once_all_get_their_own_whole_answer(
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(complete, lines)) == lines
+
+
+def test_background_work_makes_way_for_typing_and_goes_on(scripted: ScriptedAppliance) -> None:
+    scripted.script(text=LONG, token_s=0.01)
+    long = {"prompt": "a", "max_tokens": 150, "rockfill": {"priority": "background"}}
+    with ThreadPoolExecutor(1) as pool:
+        background: Future[Answer] = pool.submit(scripted.request, "POST", "/v1/completions", long)
+        while not scripted.request("GET", "/slots").json()[0]["is_processing"]:
+            time.sleep(0.01)
+        typed = scripted.request("POST", "/infill", {"input_prefix": LINES, "input_suffix": "\n", "n_predict": 4})
+        assert typed.json()["content"] == LONG[:4]
+        assert not background.done()
+        # The engine says the same from its beginning on each run; what counts is that it was asked for the rest only.
+        text = background.result().json()["choices"][0]["text"]
+    assert len(text) == 150
+    interrupted_at = next(at for at in range(150) if text[at : at + 9] == LONG[:9] and at)
+    assert text == LONG[:interrupted_at] + LONG[: 150 - interrupted_at]
+
+
+def test_a_budget_that_is_asked_for_is_kept(scripted: ScriptedAppliance) -> None:
+    def prompt_tokens(first_line: str, **extension: object) -> int:  # of other texts, for memory would answer
+        body = {"prompt": first_line + LINES * 2, "suffix": "\n" + first_line, "max_tokens": 4}
+        answer = scripted.request("POST", "/v1/completions", {**body, "rockfill": extension})
+        tokens: int = answer.json()["usage"]["prompt_tokens"]
+        return tokens
+
+    assert prompt_tokens("a") <= 224 < prompt_tokens("b", budget_tokens=500) <= 500
+    assert prompt_tokens("c", priority="background") > len(LINES) * 2

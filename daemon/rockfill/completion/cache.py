@@ -27,8 +27,8 @@ class Entry:
     prompt_tokens: int = 0
 
     @property
-    def chars(self) -> int:
-        return len(self.prefix) + len(self.text)
+    def size_bytes(self) -> int:
+        return sum(len(text.encode("utf-8", "surrogatepass")) for text in (self.prefix, self.text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,15 @@ class Remembered:
 class TypedAhead:
     """Entries by place: whatever, beside the prefix, decides the text (model, suffix, files, settings)."""
 
-    def __init__(self, max_chars: int) -> None:
-        """Keeps at most `max_chars` characters of prefixes and texts, dropping the place used longest ago."""
-        self._max_chars = max_chars
-        self._chars = 0
+    def __init__(self, max_bytes: int) -> None:
+        """Keeps at most `max_bytes` of prefixes and texts, dropping the place used longest ago."""
+        self._max_bytes = max_bytes
+        self._size_bytes = 0
         self._places: OrderedDict[str, deque[Entry]] = OrderedDict()
 
     @property
-    def chars(self) -> int:
-        return self._chars
+    def size_bytes(self) -> int:
+        return self._size_bytes
 
     def find(self, place: str, prefix: str) -> Remembered | None:
         """What is known to come after `prefix` at `place`: the most of it, if several entries know."""
@@ -81,7 +81,7 @@ class TypedAhead:
 
     def remember(self, place: str, entry: Entry) -> None:
         """Note what the engine said. What an older entry for the same prefix knew less of is replaced."""
-        if entry.chars > self._max_chars // 4:
+        if entry.size_bytes > self._max_bytes // 4:
             return  # one giant must not push everybody else out
         entries = self._places.setdefault(place, deque())
         self._places.move_to_end(place)
@@ -91,18 +91,18 @@ class TypedAhead:
                     return
                 self._drop(entries, older)
         entries.append(entry)
-        self._chars += entry.chars
+        self._size_bytes += entry.size_bytes
         if len(entries) > ENTRIES_PER_PLACE:
             self._drop(entries, entries[0])
-        while self._chars > self._max_chars:
+        while self._size_bytes > self._max_bytes:
             _, dropped = self._places.popitem(last=False)
-            self._chars -= sum(gone.chars for gone in dropped)
+            self._size_bytes -= sum(gone.size_bytes for gone in dropped)
 
     def clear(self) -> None:
         """Forget everything."""
         self._places.clear()
-        self._chars = 0
+        self._size_bytes = 0
 
     def _drop(self, entries: deque[Entry], entry: Entry) -> None:
         entries.remove(entry)
-        self._chars -= entry.chars
+        self._size_bytes -= entry.size_bytes

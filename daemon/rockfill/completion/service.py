@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 FIGURES_WAIT_S = 0.005
 
 # Some thousands of completions with their prefixes; a board has 4 GB and needs most of them for the model.
-CACHE_CHARS = 4_000_000
+CACHE_BYTES = 4_000_000
 
 # Editors that want the likeliest text say so with a little more than 0: Continue 0.01, llama.vscode 0.1, Zed and twinny
 # 0.2. Whoever types is served better by a text at once, and by one that stays while it is typed, than by another.
@@ -158,7 +158,7 @@ class CompletionService:
         self._find_model = find_model
         self._switch_idle_s = switch_idle_s
         self._scheduler = Scheduler(max_queue)
-        self._memory = TypedAhead(CACHE_CHARS)
+        self._memory = TypedAhead(CACHE_BYTES)
         self._guesses = Guesses()
         self._first_token_target_s = first_token_target_s
         self._budget = Budget(first_token_target_s)

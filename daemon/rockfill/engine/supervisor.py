@@ -482,7 +482,8 @@ class Supervisor:
         self.memory_bytes = run.memory_bytes or self.memory_bytes
         prefilled = run.prefilled_tokens
         if prefilled is None and generation.accepted is not None:
-            prefilled = generation.accepted.prompt_tokens  # some of it may have been cached; the slowest run counts
+            # What the engine may have had was not read: a rate taken too high would make prompts too long.
+            prefilled = generation.accepted.prompt_tokens - generation.accepted.shared_tokens
         if prefilled is not None and prefilled >= MEASURABLE_PREFILL_TOKENS and run.prefill_s:
             self._prefill_rates.append(prefilled / run.prefill_s)
 

@@ -186,13 +186,15 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Request `id` starts now, with a prompt of `prompt_tokens`; `ignored` names what could not be honoured."""
+    """Request `id` starts now, with a prompt of `prompt_tokens`, of which an engine that reuses its cache may have the
+    first `shared_tokens` from the prompt before; `ignored` names what could not be honoured."""
 
     TYPE: ClassVar = "accepted"
     id: int
     prompt_tokens: int
     trimmed: Trimmed
     ignored: tuple[str, ...] = ()
+    shared_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def test_a_longer_one_replaces_a_cut_one() -> None:
     memory = known("foo", complete=False)
     memory.remember("here", Entry("x = ", "foo(bar)", 8, complete=True))
     assert memory.find("here", "x = ") == Remembered("foo(bar)", 8, complete=True)
-    assert memory.chars == len("x = foo(bar)")
+    assert memory.size_bytes == len("x = foo(bar)")
 
 
 def test_the_place_used_longest_ago_is_forgotten_first_and_a_giant_never_kept() -> None:
@@ -81,7 +81,7 @@ def test_it_never_answers_with_anything_that_was_not_said_and_stays_bounded(
     memory = TypedAhead(120)
     for place, prefix, text, complete in said:
         memory.remember(place, Entry(prefix, text, len(text), complete))
-        assert 0 <= memory.chars <= 120
+        assert 0 <= memory.size_bytes <= 120
     for place, prefix, _, _ in said:
         found = memory.find(place, prefix)
         if found is not None:
@@ -91,4 +91,10 @@ def test_it_never_answers_with_anything_that_was_not_said_and_stays_bounded(
                 if where == place
             )
     memory.clear()
-    assert memory.chars == 0
+    assert memory.size_bytes == 0
+
+
+def test_its_bound_is_one_of_bytes() -> None:
+    memory = TypedAhead(1000)
+    memory.remember("here", Entry("é" * 60, "☃" * 20, 1, complete=True))
+    assert memory.size_bytes == 60 * 2 + 20 * 3

@@ -481,3 +481,18 @@ async def test_closing_one_that_never_began_is_immediate_and_whoever_comes_too_l
         late = running.supervisor.submit(script.target, request("a"))  # behind the very last event
         assert (await ending(late))[1].code is Code.ENGINE_STOPPED
     assert [snapshot.phase for snapshot in running.snapshots] == [Phase.CLOSED]
+
+
+async def test_what_the_engine_may_have_had_in_its_cache_does_not_make_it_faster(
+    running: Engine, script: Script
+) -> None:
+    """An engine that does not tell how much it read, as RKLLM before 1.3 does not of runs that we end."""
+    script.says(text="x", prefill_s=0.05, tells_prefilled=False, reuses_prefix=True)
+    code = "def f():\n" * 20
+    for keys in range(20):  # as many as the rate is taken of, and more
+        generation = running.supervisor.submit(script.target, Generate(0, code + "x" * keys, max_tokens=4))
+        assert "".join([text async for text in generation]) == "x"
+        script.says(text="x", tells_prefilled=False, reuses_prefix=True)
+    rate = running.supervisor.prefill_tokens_per_second
+    assert rate is not None
+    assert rate < len(code) / 0.05
