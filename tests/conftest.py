@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytest_plugins = ["tests.leaks", "tests.limits", "tests.not_run", "pytester"]
+pytest_plugins = ["tests.leaks", "tests.limits", "tests.not_run", "tests.hub", "pytester"]
 
 
 @pytest.fixture

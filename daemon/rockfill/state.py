@@ -91,6 +91,7 @@ class StateDir:
         self._lock_fd = lock_fd
         self._selftests: dict[str, Any] | None = None
         self._changing = threading.RLock()
+        self._hub_token: str | None = None  # "" for none
 
     @classmethod
     def acquire(cls, path: Path) -> Self:
@@ -282,11 +283,16 @@ class StateDir:
             _write_atomically(self.path / "licences.json", json.dumps(value, indent=1).encode() + b"\n")
 
     def hub_token(self) -> str | None:
-        """The token for the Hub that was stored here, None if there is none."""
+        """The token for the Hub that was stored here, None if there is none. Read from disk once."""
+        if self._hub_token is None:
+            self._hub_token = self._read_hub_token()
+        return self._hub_token or None
+
+    def _read_hub_token(self) -> str:
         try:
-            return (self.path / "hub-token").read_text("ascii").strip() or None
+            return (self.path / "hub-token").read_text("ascii").strip()
         except FileNotFoundError:
-            return None
+            return ""
         except (OSError, UnicodeDecodeError) as error:
             raise Problem(
                 Code.FILE_UNREADABLE,
@@ -297,6 +303,7 @@ class StateDir:
     def keep_hub_token(self, token: str | None) -> None:
         """Store a token for the Hub, readable by this user only; None forgets the one that is stored."""
         path = self.path / "hub-token"
+        self._hub_token = None
         if token is not None:
             _write_atomically(path, f"{token}\n".encode())
             return

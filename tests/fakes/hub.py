@@ -36,16 +36,23 @@ NOISE = random.Random(0).randbytes((1 << 20) + 7)
 
 @dataclass(frozen=True, slots=True)
 class FileSpec:
-    """A file: `text`, or `size_bytes` of noise that begins at `start`. `lfs` files are served by the other host."""
+    """A file: `text`, what is at `path`, or `size_bytes` of noise that begins at `start`.
+
+    `lfs` files are served by the other host.
+    """
 
     text: str | None = None
     size_bytes: int = 0
     start: int = 0
     lfs: bool = True
+    path: str | None = None
 
     def pieces(self, begin: int = 0) -> Iterator[bytes]:
         if self.text is not None:
             yield self.text.encode()[begin:]
+            return
+        if self.path is not None:
+            yield Path(self.path).read_bytes()[begin:]
             return
         while begin < self.size_bytes:
             at = (self.start + begin) % len(NOISE)
@@ -55,7 +62,9 @@ class FileSpec:
 
     @property
     def length(self) -> int:
-        return len(self.text.encode()) if self.text is not None else self.size_bytes
+        if self.text is not None:
+            return len(self.text.encode())
+        return Path(self.path).stat().st_size if self.path is not None else self.size_bytes
 
     def sha256(self) -> str:
         digest = hashlib.sha256()
@@ -129,6 +138,7 @@ class _Server:
                 self.faults.append(Fault(**body["fault"]))
             case "heal":
                 self.faults.clear()
+                self.tokens.clear()
             case "rate":
                 self.bytes_per_s = body["bytes_per_s"]
             case "token":

@@ -18,7 +18,7 @@ from tests.fakes.hub import FileSpec, HubServer
 from tests.not_run import not_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 MIB = 1 << 20
@@ -26,20 +26,6 @@ REPOSITORY = "user/Qwen2.5-Coder-0.5B-GGUF"
 FILE = "qwen2.5-coder-0.5b-q8_0.gguf"
 NAME = "qwen2.5-coder:0.5b"
 FETCHER = [sys.executable, str(ROOT / "tests/fakes/fetcher.py")]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HubServer]:
-    with HubServer() as running:
-        yield running
-
-
-@pytest.fixture
-def hub(server: HubServer) -> HubServer:
-    server.heal()
-    server.slow_down(0)
-    server.forget()
-    return server
 
 
 def offer(hub: HubServer, size_bytes: int) -> FileSpec:

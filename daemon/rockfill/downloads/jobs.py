@@ -22,7 +22,7 @@ from rockfill.hub.transfer import Content
 from rockfill.store.shelf import as_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from rockfill.bus import Bus
@@ -94,10 +94,10 @@ class Downloads:
         transfer: Callable[[str], Transfer],
         bus: Bus,
         *,
-        installed: Callable[[Plan], None] = lambda plan: None,
+        installed: Callable[[Plan], Awaitable[None]] | None = None,
     ) -> None:
         """`shelves` are where things of each kind are put. `transfer(kind)` makes what fetches files of one;
-        `installed` is called once a plan's files are in their place."""
+        `installed` is awaited once a plan's files are in their place."""
         self._shelves = shelves
         self._transfer = transfer
         self._bus = bus
@@ -238,7 +238,7 @@ class Downloads:
                 return
             error = self._current.exception()
             if error is None:
-                self._finished(plan)
+                await self._finished(plan)
             elif isinstance(error, Problem):
                 self._failed(plan, error.info)
             else:  # a defect of ours: this download ends, the daemon goes on
@@ -286,13 +286,14 @@ class Downloads:
         if now_s - self._published_at_s >= PUBLISH_S:
             self._publish()
 
-    def _finished(self, plan: Plan) -> None:
+    async def _finished(self, plan: Plan) -> None:
         job = self._jobs[plan.slug]
         total = job.total_bytes if job.total_bytes is not None else job.done_bytes
         self._set(
             plan.slug, state="done", done_bytes=total, total_bytes=total, bytes_per_second=None, seconds_left=None
         )
-        self._installed(plan)
+        if self._installed is not None:
+            await self._installed(plan)
         self._bus.publish(Event(Topic.EVENTS, "download.finished", self._jobs[plan.slug].value()))
 
     def _failed(self, plan: Plan, problem: ProblemInfo) -> None:

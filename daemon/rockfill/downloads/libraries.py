@@ -74,8 +74,8 @@ def build_libraries(
             return Transfer(config.hub.runtimes, limit=limit)
         return Transfer(hub.endpoint, lambda: hub.token, limit=limit)
 
-    def installed(plan: Plan) -> None:
-        target = library.installed(plan)
+    async def installed(plan: Plan) -> None:
+        target = await library.installed(plan)
         if target is not None:
             arrived(target)
 

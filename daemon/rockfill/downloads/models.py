@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -113,6 +114,11 @@ class ModelLibrary:
     def wanted(self) -> Wanted | None:
         """What was chosen and is still to be fetched."""
         return self._wanted
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why what was chosen is not being fetched."""
+        return self._problem
 
     @property
     def hub(self) -> Hub:
@@ -316,9 +322,12 @@ class ModelLibrary:
         """
         if not tokenizer or await asyncio.to_thread(Path(tokenizer).exists):
             return await self._bring_in(replace(wish, tokenizer=Path(tokenizer) if tokenizer else None))
-        with tempfile.TemporaryDirectory() as directory:
-            path = await self._fetch_tokenizer(tokenizer, Path(directory))
+        directory = Path(await asyncio.to_thread(tempfile.mkdtemp))
+        try:
+            path = await self._fetch_tokenizer(tokenizer, directory)
             return await self._bring_in(replace(wish, tokenizer=path))
+        finally:
+            await asyncio.to_thread(shutil.rmtree, directory)
 
     async def _bring_in(self, wish: Import) -> str:
         taken = await asyncio.to_thread(self._sources)
@@ -337,18 +346,17 @@ class ModelLibrary:
             await transfer.fetch(address, directory / TOKENIZER, content)
         return directory / TOKENIZER
 
-    def installed(self, plan: Plan) -> Target | None:
-        """Take note that a plan was carried out; the model that is to be run now, if it was wanted for that. Blocks."""
+    async def installed(self, plan: Plan) -> Target | None:
+        """Take note that a plan was carried out; the model that is to be run now, if it was wanted for that."""
         if plan.kind == "runtime":
-            self._runtimes.look()
+            await self._runtimes.refresh()
             return None
-        self._models.read_again()
+        await asyncio.to_thread(self._models.read_again)
         wanted = self._wanted
         if wanted is None or wanted.reference != plan.name:
             return None
         target = self._models.find(plan.name)
-        self._wanted = None
-        self._state.change(model=target.name, wanted=None)
+        await self.choose(target)
         return target
 
     # ---- how

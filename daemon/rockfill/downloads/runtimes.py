@@ -51,6 +51,7 @@ class RuntimeLibrary:
         self._endpoint = endpoint
         self._system = tuple(system)
         self._found: tuple[FoundRuntime, ...] | None = None
+        self._pinned = state.choices().runtime
 
     @property
     def default_version(self) -> str:
@@ -74,7 +75,7 @@ class RuntimeLibrary:
     @property
     def pinned(self) -> str | None:
         """The version that somebody chose for all models."""
-        return self._state.choices().runtime
+        return self._pinned
 
     @property
     def usable_versions(self) -> tuple[str, ...]:
@@ -160,7 +161,7 @@ class RuntimeLibrary:
         pinned = None if version == AUTOMATIC else version
         if pinned is not None and pinned not in self.usable_versions:
             raise self._not_here(version)
-        await asyncio.to_thread(self._state.change, runtime=pinned)
+        await self._pin(pinned)
         return pinned
 
     async def remove(self, version: str) -> list[str]:
@@ -177,9 +178,13 @@ class RuntimeLibrary:
             raise self._not_here(version)
         left = await asyncio.to_thread(self._shelf.remove, runtime.path.parent)
         if self.pinned == version:
-            await asyncio.to_thread(self._state.change, runtime=None)
+            await self._pin(None)
         await self.refresh()
         return left
+
+    async def _pin(self, version: str | None) -> None:
+        await asyncio.to_thread(self._state.change, runtime=version)
+        self._pinned = version
 
     def _not_here(self, version: str) -> Problem:
         here = ", ".join(self.usable_versions) or "none"

@@ -62,6 +62,7 @@ class Hub:
         self.endpoint = endpoint.rstrip("/")
         self._token = token
         self._cache = cache
+        self._one_at_a_time = asyncio.Lock()
 
     @property
     def token(self) -> str | None:
@@ -90,17 +91,25 @@ class Hub:
 
     async def _in_thread(self, ask: Callable[..., _T], *arguments: object) -> _T:
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                return await asyncio.to_thread(ask, *arguments)
+            async with asyncio.timeout(PATIENCE_S), self._one_at_a_time:
+                return await asyncio.to_thread(self._and_hang_up, ask, *arguments)
         except TimeoutError as error:
             raise unreachable(self.endpoint, error) from None
 
     # ---- in a thread
 
-    def _api(self) -> Any:
-        # Read when the module is imported. Without them it asks other addresses too, and keeps files in HF_HOME.
+    def _and_hang_up(self, ask: Callable[..., _T], *arguments: object) -> _T:
+        # Without these it asks other addresses too, and keeps files in the user's directory. Read at the first import.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         os.environ["HF_HOME"] = str(self._cache)
+        from huggingface_hub import close_session
+
+        try:
+            return ask(*arguments)
+        finally:
+            close_session()  # there is one session for all, which would keep its connections open
+
+    def _api(self) -> Any:
         from huggingface_hub import HfApi
 
         return HfApi(endpoint=self.endpoint, token=self._token() or False)
