@@ -153,6 +153,7 @@ async def test_a_library_that_does_not_tell_its_version_is_better_than_none(
     place: Place, libraries: dict[str, Path], tmp_path: Path
 ) -> None:
     """1.1 does not; the worker finds out what it speaks, or refuses it."""
+    await place.runtimes.refresh()
     with pytest.raises(Problem) as caught:
         place.runtimes.library_for("1.1.1")
     assert caught.value.code is Code.RUNTIME_MISSING
@@ -186,7 +187,7 @@ async def test_only_what_rockfill_installed_is_removed(
 ) -> None:
     system = tmp_path / "usr/lib"
     system.mkdir(parents=True)
-    shutil.copy(libraries["1.1.4"], system / "librkllmrt.so")
+    shutil.copy(libraries["1.2.0"], system / "librkllmrt.so")
     place.system = (system,)
     await place.reopen()
     await place.runtimes.install("1.2.3")
