@@ -20,6 +20,7 @@ from tests.bench.figures import figures
 from tests.bench.lab import Row, bundled, connect, cpu_s, rss_mb, run_python, scripted, worker_of
 from tests.bench.lifecycle import lifecycle
 from tests.bench.rkllm import npu, tokenizer
+from tests.bench.subscribers import subscribers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -268,6 +269,7 @@ BENCHES = (
     killed,
     lifecycle,
     figures,
+    subscribers,
     npu,
     tokenizer,
     download,

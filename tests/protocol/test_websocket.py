@@ -260,6 +260,17 @@ async def test_a_subscription_to_what_is_not_there_is_refused(speaking: Scripted
         assert await socket.error(frame) == "invalid_format"
 
 
+async def test_the_lines_of_the_engine_need_more_than_to_read(speaking: ScriptedAppliance) -> None:
+    token = speaking.command("tokens.add", name="reader", scopes=["read"])["token"]
+    async with connect(speaking, {"Authorization": f"Bearer {token}"}) as socket:
+        await socket.says()
+        assert await socket.error({"id": 1, "type": "subscribe", "topics": ["events", "logs"]}) == "unauthorized"
+        assert (await socket.hears({"id": 2, "type": "subscribe", "topics": ["events"]}))["success"]
+        await asyncio.to_thread(speaking.command, "tokens.revoke", name="reader")
+        message = await socket.socket.receive(timeout=ANSWER_S)
+        assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)  # cut off, without a goodbye
+
+
 async def test_a_stop_says_goodbye_to_who_waits_and_lets_who_works_finish(scripted: ScriptedAppliance) -> None:
     scripted.script(text="x" * 40, token_s=0.02)
     async with let_in(scripted) as idle, let_in(scripted) as busy:

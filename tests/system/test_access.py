@@ -434,6 +434,8 @@ def test_one_address_has_so_many_connections(tmp_path: Path) -> None:
 IMPATIENT = """
 import sys
 from rockfill.api import listener, server
+from rockfill.api.ws import connection
+connection.AUTH_TIMEOUT_S = 1.0
 listener.HEADER_TIMEOUT_S = listener.UNREAD_TIMEOUT_S = server.BODY_TIMEOUT_S = 1.0
 from tests.fakes.daemon import main
 main(sys.argv[1:])
@@ -456,6 +458,20 @@ def test_a_header_that_never_ends_is_not_waited_for(impatient: ScriptedAppliance
     with socket.create_connection(("127.0.0.1", impatient.port), timeout=10) as connection:
         connection.sendall(first)
         assert _dripped(connection, first[-1:]) == b""
+
+
+def test_a_websocket_whose_client_does_not_say_who_it_is_ends(impatient: ScriptedAppliance) -> None:
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=10) as client:
+        client.sendall(
+            b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        answer = b""
+        while b"\x88\x02\x03\xf0" not in answer:  # a close frame, 1008
+            more = client.recv(65536)
+            assert more, answer
+            answer += more
+    assert b"auth_required" in answer
 
 
 def test_neither_is_one_after_a_good_request(impatient: ScriptedAppliance) -> None:

@@ -154,8 +154,11 @@ _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def dumps(value: object) -> bytes:
-    """JSON on one line without spaces: llama.vim looks for ``"content":"`` and takes nothing else."""
-    return _encoder.encode(value).encode()
+    """JSON on one line without spaces: llama.vim looks for ``"content":"`` and takes nothing else.
+
+    Half of a surrogate pair, which a caller's JSON may have held and a message about it repeats, becomes a "?".
+    """
+    return _encoder.encode(value).encode(errors="replace")
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -132,3 +132,7 @@ def test_json_is_written_on_one_line_without_spaces_of_its_own(value: object) ->
     assert b"\n" not in written
     assert json.loads(written) == value
     assert written == json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def test_half_a_surrogate_pair_does_not_keep_an_answer_back() -> None:
+    assert dumps({"a": "x\ud800y"}) == b'{"a":"x?y"}'

@@ -71,6 +71,10 @@ class WebSockets:
             if self._closing:
                 connection.close_when_idle()
             await connection.run()
+        except* Exception as defects:  # an HTTP answer has no place in a websocket any more
+            for defect in defects.exceptions:
+                info_of(defect)
+            connection.drop()
         finally:
             self._connections.discard(connection)
         return socket
@@ -135,7 +139,7 @@ class _Connection:
 
     def revoked(self, token_name: str) -> None:
         if self._visitor is not None and self._visitor.token_name == token_name:
-            self._drop()
+            self.drop()
 
     # ---- letting in
 
@@ -291,7 +295,7 @@ class _Connection:
         try:
             put()
         except Overflow:
-            self._drop()
+            self.drop()
             return
         if not self._writing:
             self._writing = True
@@ -302,12 +306,12 @@ class _Connection:
             while (message := self._outbox.take()) is not None:
                 await self._socket.send_frame(message, WSMsgType.TEXT)
         except ConnectionError:
-            self._drop()
+            self.drop()
         finally:
             self._writing = False
         self._close_if_idle()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         """End the connection without waiting for its client, who may not read, to say goodbye."""
         transport = self._request.transport
         if transport is not None:
