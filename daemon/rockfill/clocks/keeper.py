@@ -6,18 +6,15 @@ Everything here may hang in the kernel, and runs in a thread of its own.
 
 from __future__ import annotations
 
-import logging
 import threading
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rockfill.clocks.lease import Hold, Lease, Readings, base, plan, settled
+from rockfill.clocks.lease import Hold, Lease, Readings, base, is_minimum, maximum_of, plan, settled
 from rockfill.decode import DecodeError, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-log = logging.getLogger(__name__)
 
 
 class Files(Protocol):
@@ -81,7 +78,8 @@ class Keeper:
         A file that can't be written is in `refused` afterwards, with the reason.
         """
         self._abandoned = abandoned = threading.Event()
-        readings = {file: self._files.read(file) for file in dict.fromkeys([*files, *self.lease.holds])}
+        looked_at = [*files, *self.lease.holds, *map(maximum_of, filter(is_minimum, self.lease.holds))]
+        readings = {file: self._files.read(file) for file in dict.fromkeys(looked_at)}
         target = wanted(base(self.lease, readings))
         boot_id = self._boot_id()
         if target and boot_id is None:
@@ -102,7 +100,7 @@ class Keeper:
                 return
             lease = settled(lease, write, self._files.read(write.file))
         self._keep(lease, boot_id)
-        self.refused = refused if target else {}
+        self.refused = refused
 
     def abandon(self) -> None:
         """The last call has not returned in time; when it does, it is to touch nothing more."""

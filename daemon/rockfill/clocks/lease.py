@@ -90,12 +90,16 @@ def _is_ours(file: str, hold: Hold, readings: Readings) -> bool:
     value = readings.get(file)
     if value in hold.ours:
         return True
-    ceiling = readings.get(maximum_of(file)) if attribute(file) == "min" else None
+    ceiling = readings.get(maximum_of(file)) if is_minimum(file) else None
     return (
         ceiling is not None
         and value == ceiling
         and all((number(ours) or 0) > (number(value) or 0) for ours in hold.ours)
     )
+
+
+def is_minimum(file: str) -> bool:
+    return attribute(file) == "min"
 
 
 def maximum_of(file: str) -> str:

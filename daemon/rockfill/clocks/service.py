@@ -48,6 +48,9 @@ APPLY_TIMEOUT_S = 10.0
 # How often heat is looked at while it can rise or falls; the guard's steps are not quicker.
 GUARD_S = 5.0
 
+# What the kernel or the disk did not take is tried again after so long.
+RETRY_S = 60.0
+
 # Whose members may set clocks where the package is installed (systemd/clock-files).
 GROUP = "rockfill"
 
@@ -182,7 +185,9 @@ class ClockService:
             if not raised:
                 self._guard = Guard(hot=self._guard.hot)
             await self._carry_out(self._guard.steps if raised else None)
-        if self._heat_matters():
+        if self._applied is None:
+            for_s = RETRY_S
+        elif self._heat_matters():
             for_s = min(for_s or math.inf, GUARD_S)
         return for_s if 0 < for_s < math.inf else None
 
