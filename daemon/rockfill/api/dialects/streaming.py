@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -127,6 +128,7 @@ class _Reading:
 
 async def _stream(request: web.Request, reading: _Reading, reply: Reply) -> web.StreamResponse:
     framing = reply.framing
+    await asyncio.sleep(0)  # the supervisor sends the run off; what follows is done while the worker is at it
     # Only the text differs from one piece to the next, so the rest is written once.
     before, after = framing.frame(dumps(reply.part())).split(dumps(HOLE))
     response = web.StreamResponse(headers={"Content-Type": framing.content_type})
