@@ -12,6 +12,7 @@ import json
 import os
 import random
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "c70012a47460e6f35e1597419e4942cbba4e8778"
@@ -113,7 +114,11 @@ class Repo:
 
 
 class _Server:
-    def __init__(self) -> None:
+    def __init__(self, certificate: Sequence[str]) -> None:
+        self._tls: ssl.SSLContext | None = None
+        if certificate:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(*certificate)
         self.repos: dict[str, Repo] = {}
         self.faults: list[Fault] = []
         self.log: list[dict[str, Any]] = []
@@ -260,7 +265,8 @@ class _Server:
 
     def _signed(self, name: str, path: str) -> str:
         self.signatures += 1
-        return f"http://localhost:{self.files_port}/{name}/{path}?X-Amz-Signature={self.signatures}"
+        scheme = "https" if self._tls is not None else "http"
+        return f"{scheme}://localhost:{self.files_port}/{name}/{path}?X-Amz-Signature={self.signatures}"
 
     # ---- the host that has the files
 
@@ -373,7 +379,7 @@ class _Server:
             await runner.setup()
             listener = socket.create_server(("127.0.0.1", 0))
             ports.append(listener.getsockname()[1])
-            await web.SockSite(runner, listener).start()
+            await web.SockSite(runner, listener, ssl_context=self._tls if app is not control else None).start()
         self.hub_port, self.files_port, control_port = ports
         print(json.dumps({"hub": self.hub_port, "files": self.files_port, "control": control_port}), flush=True)
         await asyncio.to_thread(sys.stdin.read)  # until whoever started us goes
@@ -382,9 +388,13 @@ class _Server:
 class HubServer:
     """The stand-in as a process. Use it as a context manager."""
 
+    def __init__(self, certificate: tuple[str, str] | None = None) -> None:
+        """With a certificate and its key (paths) it speaks HTTPS."""
+        self._certificate = certificate
+
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *(self._certificate or ())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -392,8 +402,9 @@ class HubServer:
         )
         assert self._process.stdout is not None
         ports = json.loads(self._process.stdout.readline())
-        self.url = f"http://127.0.0.1:{ports['hub']}"
-        self.files_url = f"http://localhost:{ports['files']}"
+        scheme = "https" if self._certificate is not None else "http"
+        self.url = f"{scheme}://127.0.0.1:{ports['hub']}"
+        self.files_url = f"{scheme}://localhost:{ports['files']}"
         self._control = f"http://127.0.0.1:{ports['control']}/"
         return self
 
@@ -449,4 +460,4 @@ class HubServer:
 
 
 if __name__ == "__main__":
-    asyncio.run(_Server().run())
+    asyncio.run(_Server(sys.argv[1:]).run())

@@ -122,9 +122,13 @@ class ModelStore:
             if self._chosen is None:
                 raise Problem(Code.MODEL_NOT_FOUND, "No model has been chosen yet.", "Choose one on the page.")
             return self._chosen
-        # The chosen one first: a file given by its path may have the name of another.
-        for target in (*([self._chosen] if self._chosen is not None else []), *self._targets):
-            if wanted in map(str.lower, (target.name, *target.aliases)):
+        # The chosen one first: a file given by its path may have the name of another. No alias hides a name.
+        targets = (*([self._chosen] if self._chosen is not None else []), *self._targets)
+        for target in targets:
+            if wanted == target.name.lower():
+                return target
+        for target in targets:
+            if wanted in map(str.lower, target.aliases):
                 return target
         known = ", ".join(target.name for target in self._targets)
         raise Problem(
