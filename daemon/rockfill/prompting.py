@@ -125,7 +125,11 @@ class Prompter:
         wanted = Generate(
             request.id, request.prefix, request.suffix, request.files, request.max_tokens, request.budget_tokens
         )
-        ids, _, trimmed = self.prompt(wanted)
+        laid = self._laid
+        try:
+            ids, _, trimmed = self.prompt(wanted)
+        finally:
+            self._laid = laid  # nothing runs, and the engine's cache stays what it is
         controls = self._control_ids | {self._facts.bos_id}
         pieces: list[PromptPiece] = []
         for control, group in itertools.groupby(ids, lambda token_id: token_id in controls):

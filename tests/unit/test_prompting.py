@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rockfill.errors import Code, Problem
 from rockfill.fim.families import BY_NAME, FAMILIES, Family, Marker, Slot, Template
-from rockfill.link.messages import File, Generate, Trimmed
+from rockfill.link.messages import File, Generate, Render, Trimmed
 from rockfill.prompting import COMPLETION_SHARE, Prompter
 from rockfill.session import ModelFacts, Run, Sampling
 
@@ -53,7 +53,7 @@ class Vocabulary:
         return [self._ids[match[1]] if match[1] else FIRST_TEXT_ID + ord(match[0]) for match in matches]
 
     def detokenize(self, token_ids: list[int]) -> str:
-        return "".join(chr(token_id - FIRST_TEXT_ID) for token_id in token_ids)
+        return "".join(chr(max(0, token_id - FIRST_TEXT_ID)) for token_id in token_ids)
 
     def token_id(self, marker: str) -> int | None:
         return self._ids.get(marker)
@@ -141,6 +141,14 @@ def test_what_is_typed_goes_behind_the_prompt_that_the_engine_has() -> None:
     assert first == [BOS, PREFIX, "f(", SUFFIX, ")\n", MIDDLE]
     assert second == [*first, "a"]
     assert third == [*first, "a, b"]
+
+
+def test_looking_at_a_prompt_changes_none() -> None:
+    looked, not_looked = (Prompter(Vocabulary(), "codegemma") for _ in range(2))
+    for prompter in (looked, not_looked):
+        prompter.prompt(typed("f("))
+    looked.shown(Render(2, "elsewhere", ")\n", budget_tokens=100))
+    assert prompts(looked, typed("f(a")) == prompts(not_looked, typed("f(a"))
 
 
 def test_after_a_space_the_suffix_is_read_again_and_the_beginning_stays() -> None:

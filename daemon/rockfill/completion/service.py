@@ -177,7 +177,7 @@ class CompletionService:
         """Use these from the next request on."""
         self._switch_idle_s = switch_idle_s
         self._scheduler.max_queue = max_queue
-        self._budget.target_s = first_token_target_s
+        self._budget.target_s = self._first_token_target_s = first_token_target_s
 
     def count(self, result: CompletionResult) -> None:
         """A completion has come to its end."""

@@ -39,8 +39,8 @@ class Laid:
 def typed_since(laid: Laid, now: Context) -> str | None:
     """What has been typed at the cursor since `laid`; None if that is not all that has changed.
 
-    Editors send windows that slide by lines, so the beginning of an uncut prefix may be gone too; what `laid` keeps of
-    it must be there.
+    Editors send windows that slide by lines, so what is kept of a prefix that was cut may stand anywhere; one that was
+    not cut still begins the document.
     """
     kept, suffix = laid.context.prefix, laid.context.suffix
     same_suffix = now.suffix.startswith(suffix) if laid.suffix_cut else now.suffix == suffix
