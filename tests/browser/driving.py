@@ -93,10 +93,12 @@ class Scripted:
     """A websocket that goes through to the daemon, but for the commands that `answers` knows.
 
     An answer is a list of what comes: a dict with `success` is the result (its id is filled in), any other dict an
-    event under the command's id. `asked` are the frames of those commands, as they come.
+    event under the command's id. `asked` are the frames of those commands, as they come. `replace` gives what stands in
+    for the daemon's events, by their type.
     """
 
     answers: dict[str, list[dict[str, Any]]]
+    replace: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[dict[str, Any]] = field(default_factory=list)
     socket: WebSocketRoute | None = None
 
@@ -126,7 +128,13 @@ def answer(page: Page, answers: dict[str, list[dict[str, Any]]]) -> Scripted:
             for said in wanted:
                 scripted.tell(frame["id"], said)
 
+        def told(message: str | bytes) -> None:
+            frame = json.loads(message)
+            instead = scripted.replace.get(frame.get("event", {}).get("type"))
+            socket.send(message if instead is None else json.dumps({**frame, "event": instead}))
+
         socket.on_message(passed)
+        server.on_message(told)
 
     page.route_web_socket("**/ws", connect)
     return scripted

@@ -62,6 +62,14 @@ class Stage:
         self.appliance.stop()
         self.hub.stop()
 
+    def governors(self) -> list[str]:
+        """The files that hold the governors of everything whose clock is scaled."""
+        found = [
+            *self.tree.root.glob("sys/class/devfreq/*/governor"),
+            *self.tree.root.glob("sys/devices/system/cpu/cpufreq/*/scaling_governor"),
+        ]
+        return [file.relative_to(self.tree.root).as_posix() for file in found]
+
     def npu(self, load: int, celsius: float) -> None:
         """What the NPU's first core and its thermal zone say from now on."""
         for path in ("proc/rknpu/load", "sys/kernel/debug/rknpu/load"):

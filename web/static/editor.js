@@ -33,6 +33,18 @@ const theme = EditorView.theme({
   "&.cm-focused .cm-matchingBracket": { backgroundColor: "var(--selection)" },
 });
 
+/**
+ * Typing over a selection is done here instead of by the browser: Chromium keeps the look of what was there by inline
+ * styles, which the page's policy forbids.
+ */
+function typeOver(event, view) {
+  const typed = event.inputType === "insertText" && event.data && !event.isComposing;
+  if (!typed || view.state.selection.main.empty) return false;
+  event.preventDefault();
+  view.dispatch(view.state.replaceSelection(event.data), { userEvent: "input.type", scrollIntoView: true });
+  return true;
+}
+
 /** The editor in `parent`; `extensions` come before its own, `changed(docChanged)` hears of every change. */
 export class CodeEditor {
   #language = new Compartment();
@@ -53,6 +65,7 @@ export class CodeEditor {
       bracketMatching(),
       highlightActiveLine(),
       syntaxHighlighting(colours),
+      EditorView.domEventHandlers({ beforeinput: typeOver }),
       keymap.of([...defaultKeymap, ...historyKeymap]),
       theme,
       EditorView.contentAttributes.of({

@@ -145,6 +145,10 @@ at("logout").addEventListener("click", async () => {
   appliance.refuse();
 });
 addEventListener("hashchange", route);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address says which view, and nothing else
+  at("main").focus();
+});
 
 appliance.listen(() => {
   const asking = appliance.status.state === "refused" && at("login").hidden;
