@@ -19,6 +19,7 @@ from tests.bench.download import download
 from tests.bench.figures import figures
 from tests.bench.lab import Row, bundled, connect, cpu_s, rss_mb, run_python, scripted, worker_of
 from tests.bench.lifecycle import lifecycle
+from tests.bench.page import page
 from tests.bench.rkllm import npu, tokenizer
 from tests.bench.subscribers import subscribers
 
@@ -273,4 +274,5 @@ BENCHES = (
     npu,
     tokenizer,
     download,
+    page,
 )

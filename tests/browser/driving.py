@@ -164,3 +164,17 @@ def boxes(locators: Iterable[Locator]) -> list[FloatRect]:
         assert box is not None
         found.append(box)
     return found
+
+
+def received(page: Page) -> list[tuple[str, int]]:
+    """From here on, what comes over the wire: addresses, and bytes with headers, as Chromium counts them."""
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    urls: dict[str, str] = {}
+    got: list[tuple[str, int]] = []
+    session.on("Network.requestWillBeSent", lambda event: urls.update({event["requestId"]: event["request"]["url"]}))
+    session.on(
+        "Network.loadingFinished",
+        lambda event: got.append((urls.get(event["requestId"], ""), event["encodedDataLength"])),
+    )
+    return got

@@ -45,6 +45,7 @@ class Stage:
         self.directory = directory
         self.size_bytes = size_bytes
         self.tree = armbian_vendor(directory / "root")
+        self.governors = self.read_governors()  # as they were before anybody touched them
         self.hub = HubServer()
         self.appliance = NpuAppliance(directory)
 
@@ -62,13 +63,11 @@ class Stage:
         self.appliance.stop()
         self.hub.stop()
 
-    def governors(self) -> list[str]:
-        """The files that hold the governors of everything whose clock is scaled."""
-        found = [
-            *self.tree.root.glob("sys/class/devfreq/*/governor"),
-            *self.tree.root.glob("sys/devices/system/cpu/cpufreq/*/scaling_governor"),
-        ]
-        return [file.relative_to(self.tree.root).as_posix() for file in found]
+    def read_governors(self) -> dict[str, str]:
+        """What the governor's file of everything whose clock is scaled holds now."""
+        files = [*self.tree.root.glob("sys/class/devfreq/*/governor")]
+        files += self.tree.root.glob("sys/devices/system/cpu/cpufreq/*/scaling_governor")
+        return {file.relative_to(self.tree.root).as_posix(): file.read_text().strip() for file in files}
 
     def npu(self, load: int, celsius: float) -> None:
         """What the NPU's first core and its thermal zone say from now on."""

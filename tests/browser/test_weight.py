@@ -1,35 +1,20 @@
-"""What the page costs: bytes over the wire, the time to the first keystroke, and what an open page costs later."""
+"""What the page costs over the wire, and what its policy forbids. Its time and its idle cost: `tests/bench/page.py`."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import expect
 
-from tests.browser.driving import address, editor, ghost, sign_in, state
+from tests.browser.driving import address, editor, received, sign_in
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
     from tests.appliance import Appliance
 
 FIRST_LOAD_BYTES = 350_000
 EDITOR_PAGE_BYTES = 550_000
-
-
-def received(page: Page) -> list[tuple[str, int]]:
-    """From here on, what comes over the wire: addresses, and bytes with headers, as Chromium counts them."""
-    session = page.context.new_cdp_session(page)
-    session.send("Network.enable")
-    urls: dict[str, str] = {}
-    got: list[tuple[str, int]] = []
-    session.on("Network.requestWillBeSent", lambda event: urls.update({event["requestId"]: event["request"]["url"]}))
-    session.on(
-        "Network.loadingFinished",
-        lambda event: got.append((urls.get(event["requestId"], ""), event["encodedDataLength"])),
-    )
-    return got
 
 
 def test_the_first_load_and_the_whole_editor_page_are_light(page: Page, shared: Appliance) -> None:
@@ -44,14 +29,11 @@ def test_the_first_load_and_the_whole_editor_page_are_light(page: Page, shared: 
     expect(page.locator(".cm-line span").first).to_be_visible()
     page.wait_for_load_state("networkidle")
     assert sum(size for _, size in got) <= EDITOR_PAGE_BYTES, sorted(got, key=lambda one: one[1])
-    print(f"first load {first:,} bytes, with the editor {sum(size for _, size in got):,}")
 
 
 def test_the_next_load_asks_for_the_document_only(page: Page, shared: Appliance) -> None:
     sign_in(page, shared)
     page.wait_for_load_state("networkidle")
-    asked: list[str] = []
-    page.on("response", lambda response: asked.append(response.url) if not response.from_service_worker else None)
     got = received(page)
     page.goto("about:blank")
     page.goto(address(shared))
@@ -99,20 +81,3 @@ def test_an_inline_script_and_style_would_be_refused(page: Page, shared: Applian
         }"""
     )
     assert done == [None, ""]
-
-
-def test_the_page_is_usable_on_a_slow_machine(browser: Browser, shared: Appliance) -> None:
-    """With a processor four times slower a person can type soon; the figure is printed, the limit is generous."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-    sign_in(page, shared)
-    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 4})
-    started = time.monotonic()
-    page.reload()
-    expect(state(page)).to_contain_text("Ready")
-    editor(page).focus()
-    page.keyboard.press("Control+Space")
-    usable = page.evaluate("performance.now()")
-    expect(ghost(page)).to_be_visible()
-    print(f"usable after {usable:.0f} ms by the page's clock, {time.monotonic() - started:.1f} s in all")
-    context.close()

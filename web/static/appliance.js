@@ -2,7 +2,7 @@
 
 import { Link } from "./link.js";
 
-const STALE_MS = 5_000; // figures come every second while somebody looks
+const LATE_MS = 4_000; // beyond the time when figures were due
 const EVENTS_KEPT = 200;
 
 class Appliance {
@@ -15,6 +15,7 @@ class Appliance {
   #link;
   #listeners = new Set();
   #statsMs = -Infinity;
+  #intervalS = 1;
 
   constructor() {
     const address = () => new URL("ws", document.baseURI).href.replace(/^http/, "ws");
@@ -25,7 +26,7 @@ class Appliance {
 
   /** Whether the figures are of now. */
   get fresh() {
-    return this.status.state === "open" && performance.now() - this.#statsMs < STALE_MS;
+    return this.status.state === "open" && performance.now() - this.#statsMs < this.#intervalS * 1000 + LATE_MS;
   }
 
   /** Have `listener({topic, event})` called after every change; `topic` says of what. */
@@ -57,9 +58,16 @@ class Appliance {
     this.#tell("link");
   }
 
-  /** Figures are measured for whoever looks: a hidden page asks for none. */
+  /** Have figures every `intervalS` seconds. */
+  watchFigures(intervalS) {
+    if (intervalS === this.#intervalS) return;
+    this.#intervalS = intervalS;
+    this.#watchFigures();
+  }
+
+  /** They are measured for whoever looks: a hidden page asks for none. */
   #watchFigures() {
-    const parameters = document.hidden ? null : { topics: ["stats"], interval_s: 1 };
+    const parameters = document.hidden ? null : { topics: ["stats"], interval_s: this.#intervalS };
     this.subscribe("stats", parameters, (event) => this.#happened(event));
   }
 

@@ -22,6 +22,7 @@ export function open(container, appliance) {
 }
 
 class BoardView {
+  showsFigures = true;
   #span = SPANS[0];
   #columns = new Columns(900);
   #charts = null;

@@ -107,6 +107,7 @@ class CompleteView {
         </div>
       </div>
       ${problemNote(this.#problem)}
+      ${this.appliance.engine?.state === "failed" ? problemNote(this.appliance.engine.problem) : nothing}
 
       <dl class="outcome" aria-label="The last completion">
         ${this.#readings().map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}

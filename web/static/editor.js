@@ -1,7 +1,7 @@
 // The code editor: CodeMirror as it stands on the page, one state a file.
 
 import {
-  bracketMatching, Compartment, defaultKeymap, drawSelection, EditorState, EditorView, highlightActiveLine,
+  bracketMatching, Compartment, defaultKeymap, EditorState, EditorView, highlightActiveLine,
   highlightActiveLineGutter, highlightSpecialChars, HighlightStyle, history, historyKeymap, indentOnInput, indentUnit, keymap,
   lineNumbers, syntaxHighlighting, tags,
 } from "./vendor/editor.js";
@@ -23,13 +23,13 @@ const theme = EditorView.theme({
   "&": { height: "100%", color: "inherit", backgroundColor: "transparent", fontSize: "var(--code-size)" },
   "&.cm-focused": { outline: "none" },
   ".cm-scroller": { fontFamily: "var(--code)", lineHeight: "1.6", fontVariantLigatures: "none" },
-  ".cm-content": { caretColor: "var(--accent)", padding: "0.75rem 0" },
+  // A blinking caret has the whole page drawn anew twice a second, for ever; this one is red enough to be found.
+  ".cm-content": { caretColor: "var(--accent)", caretAnimation: "manual", padding: "0.75rem 0" },
   ".cm-line": { padding: "0 1rem 0 0.5rem" },
   ".cm-gutters": { backgroundColor: "transparent", color: "var(--quiet)", border: "none", userSelect: "none" },
   ".cm-lineNumbers .cm-gutterElement": { padding: "0 0.5rem 0 1rem", minWidth: "2.75rem" },
   ".cm-activeLine, .cm-activeLineGutter": { backgroundColor: "var(--line)" },
-  ".cm-cursor": { borderLeftColor: "var(--accent)", borderLeftWidth: "2px" },
-  "&.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground, .cm-selectionBackground": { backgroundColor: "var(--selection)" },
+  ".cm-content ::selection": { backgroundColor: "var(--selection)" },
   "&.cm-focused .cm-matchingBracket": { backgroundColor: "var(--selection)" },
 });
 
@@ -59,7 +59,6 @@ export class CodeEditor {
       highlightActiveLineGutter(),
       highlightSpecialChars(),
       history(),
-      drawSelection(),
       indentOnInput(),
       indentUnit.of("    "),
       bracketMatching(),

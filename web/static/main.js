@@ -14,6 +14,8 @@ const VIEWS = {
   board: { title: "Board", load: () => import("./board.js") },
   connect: { title: "Connect", load: () => import("./connect.js") },
 };
+// How often figures are wanted: by a view that shows them, and by the rail alone.
+const [OFTEN_S, SELDOM_S] = [1, 3];
 let shown = null; // { name, view }
 let signInProblem = null;
 
@@ -39,19 +41,29 @@ async function route() {
   if (shown?.name !== name) shown?.view.leave?.();
   shown = { name, view: entry.view };
   draw();
+  appliance.watchFigures(entry.view.showsFigures ? OFTEN_S : SELDOM_S);
   entry.view.enter?.();
 }
 
 // What is drawn, at most once a frame
 
-let asked = false;
-function changed() {
-  if (asked) return;
-  asked = true;
-  requestAnimationFrame(() => {
-    asked = false;
-    draw();
-  });
+let asked = null; // "figures" or "all"
+function changed(what) {
+  if (!asked) requestAnimationFrame(drawWhatChanged);
+  if (asked !== "all") asked = what;
+}
+
+/** New figures come all the time; only the rail, and a view that shows them, is drawn for that. */
+function drawWhatChanged() {
+  const what = asked;
+  asked = null;
+  if (what === "all") draw();
+  else drawFigures();
+}
+
+function drawFigures() {
+  render(readouts(), at("readouts"));
+  if (appliance.status.state !== "refused" && shown?.view.showsFigures) shown.view.draw();
 }
 
 function draw() {
@@ -150,9 +162,9 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   at("main").focus();
 });
 
-appliance.listen(() => {
+appliance.listen(({ topic }) => {
   const asking = appliance.status.state === "refused" && at("login").hidden;
-  changed();
+  changed(topic === "stats" ? "figures" : "all");
   if (asking) requestAnimationFrame(() => at("token").focus());
 });
 start();
