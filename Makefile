@@ -4,12 +4,14 @@
 # make deb    the Debian packages for amd64 and arm64, in dist/; ARCH=arm64 makes only those
 # make repo   a signed apt repository of them, in dist/apt/; KEY=… names the key that signs, URL=… where it will be
 # make test-arm64   the RKLLM binding's tests on arm64, emulated; ten minutes
+# make screenshots   every view at two widths, light and dark, into build/screenshots; three of them are the README's
 # make vendor-web   bundles what the page uses of others into web/static/vendor; needs npm, and nobody else does
 # make format, make bench, make bench-typing, make lock, make clean
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made from; otherwise the first one on PATH that is new enough.
 .NOTPARALLEL:
-.PHONY: deb repo help run test test-arm64 check lint debian-packages format bench bench-typing vendor-web lock clean FORCE
+.PHONY: deb repo help run test test-arm64 check lint debian-packages format bench bench-typing vendor-web \
+  screenshots lock clean FORCE
 
 PY := .venv/bin/python
 # Empty where .venv is missing, or where an upgrade of the system took its interpreter away: then it is made (again).
@@ -63,6 +65,9 @@ bench: .venv/ready-to-test
 
 bench-typing: .venv/ready-to-test
 	@$(PY) -m tests.bench.typing $(ARGS)
+
+screenshots: .venv/ready-to-test debian-packages
+	@$(PY) -m tests.browser.screenshots
 
 vendor-web:
 	@mkdir -p build/vendor && cp packaging/vendor/package.json packaging/vendor/package-lock.json build/vendor/

@@ -57,11 +57,15 @@ TEST_PACKAGES = (
     DebianPackage("lintian", "lintian", "judges the Debian packages"),
     DebianPackage("mmdebstrap", "mmdebstrap", "makes the root file system for the next one"),
     DebianPackage("nginx-light", "nginx", "a reverse proxy in front of the appliance"),
-    DebianPackage("nodejs", "node", "runs Node-RED"),
-    DebianPackage("npm", "npm", "installs Node-RED"),
+    DebianPackage("nodejs", "node", "runs Node-RED, and bundles what the page uses of others"),
+    DebianPackage("npm", "npm", "installs Node-RED, and axe-core for tests/browser"),
     DebianPackage("reprepro", "reprepro", "makes the apt repository"),
     DebianPackage("systemd-container", "systemd-nspawn", "tests/packaging boots a real systemd in it"),
 )
+
+
+# What the tests need from npm: its folder in build/, and where its lock is.
+NPM_TOOLS = {"node-red": "tests/clients/node_red", "axe": "tests/browser/axe"}
 
 
 def install_debian(packages: list[DebianPackage]) -> bool:
@@ -124,15 +128,15 @@ def link_checkout() -> None:
     script.chmod(0o755)
 
 
-def install_node_red() -> None:
-    """Leave Node-RED in `build/node-red`, just as its lock pins it. Where that can't be, its tests say so."""
-    target = ROOT / "build" / "node-red"
-    files = [ROOT / "tests" / "clients" / "node_red" / name for name in ("package.json", "package-lock.json")]
+def install_from_npm(name: str, source: str) -> None:
+    """Leave what the lock in `source` pins in `build/NAME`. Where that can't be, the tests that need it say so."""
+    target = ROOT / "build" / name
+    files = [ROOT / source / name for name in ("package.json", "package-lock.json")]
     stamp = target / "installed-from-this-lock"
     lock = files[1].read_text()
     if shutil.which("npm") is None or (stamp.exists() and stamp.read_text() == lock):
         return
-    print("Installing Node-RED; the first time takes a minute …", file=sys.stderr)
+    print(f"Installing {name} from npm; the first time takes up to a minute …", file=sys.stderr)
     target.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copy(file, target)
@@ -155,7 +159,8 @@ def main(purpose: str) -> None:
     if purpose == "debian-packages":
         if missing := [package for package in TEST_PACKAGES if package.missing()]:
             install_debian(missing)  # what stays missing shows itself as NOT RUN lines
-        install_node_red()
+        for name, source in NPM_TOOLS.items():
+            install_from_npm(name, source)
         return
     try:
         prepare(purpose)

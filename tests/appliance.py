@@ -50,7 +50,7 @@ class Appliance:
         self.state_dir = state_dir
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._arguments = list(arguments)
+        self.arguments = list(arguments)
         self._launcher = list(launcher or (sys.executable, "-m", "rockfill"))
         self.variables = dict(variables or {})
         self._process: subprocess.Popen[str] | None = None
@@ -69,7 +69,7 @@ class Appliance:
         """Start it, and return once it has printed the address of its page."""
         command = [*self._launcher, "serve", "--listen", f"127.0.0.1:{self.port}", "--state-dir", str(self.state_dir)]
         self._process = subprocess.Popen(
-            [*command, *self._arguments],
+            [*command, *self.arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

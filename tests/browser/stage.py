@@ -16,42 +16,45 @@ REPOSITORY = "c01zaut/codegemma-2b-rk3588-1.1.2"
 SMALL = "user/small-rk3588-1.1.4"  # nothing to accept, no token
 GATED = "user/gated-rk3588-1.1.4"
 FOREIGN = "user/other-board-rk3576-1.2.0"
-TOKENIZER = '{"version":"1.0"}'
-COMPANIONS = {"tokenizer.json": FileSpec(TOKENIZER, lfs=False), "config.json": FileSpec("{}", lfs=False)}
+MAGIC = "daeeb33603000000" + "00" * 16  # what the simulator takes for a model (fakes/rkllm_simulator.py)
 
 
-def furnish(hub: HubServer, size_bytes: int) -> None:
+def furnish(hub: HubServer, size_bytes: int, tokenizer: str) -> None:
     """Fill the Hub: CodeGemma as it is published, each variant of `size_bytes`, and some that are awkward."""
+    companions = {"tokenizer.json": FileSpec(tokenizer, lfs=False), "config.json": FileSpec("{}", lfs=False)}
     variants = {
         "codegemma-2b-rk3588-w8a8-opt-1-hybrid-ratio-0.5.rkllm": 0,
         "codegemma-2b-rk3588-w8a8_g128-opt-1-hybrid-ratio-0.0.rkllm": 1,
         "codegemma-2b-rk3588-w8a8_g256-opt-0-hybrid-ratio-1.0.rkllm": 2,
         "codegemma-2b-rk3588-w8a8_g512-opt-0-hybrid-ratio-1.0.rkllm": 3,
     }
-    files = {name: FileSpec(size_bytes=size_bytes, start=start) for name, start in variants.items()}
-    hub.add(REPOSITORY, {**files, **COMPANIONS}, licence="gemma")
+    files = {name: FileSpec(size_bytes=size_bytes, start=start, head=MAGIC) for name, start in variants.items()}
+    hub.add(REPOSITORY, {**files, **companions}, licence="gemma")
     small = {"small-rk3588-w8a8-opt-0-hybrid-ratio-0.0.rkllm": FileSpec(size_bytes=size_bytes)}
-    hub.add(SMALL, {**small, **COMPANIONS})
-    hub.add(GATED, {**small, **COMPANIONS}, gated=True, token="right")
+    hub.add(SMALL, {**small, **companions})
+    hub.add(GATED, {**small, **companions}, gated=True, token="right")
     foreign = {"other-rk3576-w4a16-opt-0-hybrid-ratio-0.0.rkllm": FileSpec(size_bytes=size_bytes)}
-    hub.add(FOREIGN, {**foreign, **COMPANIONS})
+    hub.add(FOREIGN, {**foreign, **companions})
     hub.know("right", "somebody")
 
 
 class Stage:
     """A daemon on that board; `tree` holds its kernel files, `hub` what it fetches from. A context manager."""
 
-    def __init__(self, directory: Path, *, size_bytes: int = 1 << 20) -> None:
+    def __init__(self, directory: Path, *, size_bytes: int = 1 << 20, chosen: bool = True) -> None:
+        """`chosen` False leaves the appliance without a model, as it is after its installation."""
         self.directory = directory
         self.size_bytes = size_bytes
         self.tree = armbian_vendor(directory / "root")
         self.governors = self.read_governors()  # as they were before anybody touched them
         self.hub = HubServer()
         self.appliance = NpuAppliance(directory)
+        if not chosen:
+            del self.appliance.arguments[:2]  # --model, and which
 
     def __enter__(self) -> Self:
         self.hub.__enter__()
-        furnish(self.hub, self.size_bytes)
+        furnish(self.hub, self.size_bytes, (self.appliance.model / "tokenizer.json").read_text())
         appliance = self.appliance
         variables = appliance.variables
         variables["ROCKFILL_SYSFS_ROOT"] = os.fspath(self.tree.root)

@@ -55,7 +55,7 @@ def test_the_figures_and_charts_follow_the_board(page: Page, stage: Stage) -> No
     stage.npu(93, 61.0)
     expect(legend).to_contain_text("Core 093 %")
     expect(heat).to_contain_text("NPU61 °C")
-    expect(page.locator(".hero")).to_contain_text("NPU temperature61°C")
+    expect(page.locator(".hero")).to_contain_text("NPU temperature °C61")
     expect(page.locator("#readouts")).to_contain_text("NPU temperature61°C")
     page.wait_for_timeout(1200)
     assert page.locator("#chart-npu canvas").screenshot() != before
@@ -83,7 +83,7 @@ def test_a_figure_that_a_board_lacks_is_a_dash_and_a_word(page: Page, stage: Sta
     scripted = answer(page, {"stats.history": [{"success": True, "result": {"columns": {"time_s": []}}}]})
     scripted.replace["stats.sampled"] = event
     sign_in(page, stage.appliance, "board")
-    expect(page.locator(".hero")).to_contain_text("CPU load12%")
+    expect(page.locator(".hero")).to_contain_text("CPU load %12")
     expect(page.locator(".hero div", has_text="CPU temperature").locator("dd")).to_have_text("–")
     expect(page.locator("#chart-npu")).to_contain_text("does not tell")
 

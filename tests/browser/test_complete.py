@@ -299,6 +299,20 @@ def test_the_ghost_text_stands_where_the_cursor_is(page: Page, shared: Appliance
     assert offered["y"] + offered["height"] <= sheet["y"] + sheet["height"]
 
 
+def test_the_exact_prompt_is_shown_with_its_control_tokens(page: Page, shared: Appliance) -> None:
+    sign_in(page, shared)
+    expect(page.get_by_role("button", name="Exact prompt")).to_be_disabled()  # nothing has been asked yet
+    ask_at_the_end_of(page, "<b>not bold</b>\nx = ")
+    expect(ghost(page)).to_have_text(SOMETHING)
+    page.get_by_role("button", name="Exact prompt").click()
+    prompt = page.get_by_role("dialog", name="The exact prompt").locator(".prompt")
+    expect(prompt).to_contain_text("<b>not bold</b>\nx = ")
+    assert prompt.locator("mark").count() >= 3  # the markers of prefix, suffix and middle
+    expect(page.get_by_role("dialog")).to_contain_text("tokens")
+    page.get_by_role("button", name="Close").click()
+    expect(editor(page)).to_be_focused()
+
+
 def test_the_command_is_copied_without_the_clipboard_api(page: Page, shared: Appliance) -> None:
     sign_in(page, shared)
     assert page.evaluate("[window.isSecureContext, navigator.clipboard === undefined]") == [False, True]

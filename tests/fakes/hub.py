@@ -37,7 +37,8 @@ NOISE = random.Random(0).randbytes((1 << 20) + 7)
 
 @dataclass(frozen=True, slots=True)
 class FileSpec:
-    """A file: `text`, what is at `path`, or `size_bytes` of noise that begins at `start`.
+    """A file: `text`, what is at `path`, or `size_bytes` of noise that begins at `start`, its first bytes being `head`
+    (in hex).
 
     `lfs` files are served by the other host.
     """
@@ -47,6 +48,7 @@ class FileSpec:
     start: int = 0
     lfs: bool = True
     path: str | None = None
+    head: str = ""
 
     def pieces(self, begin: int = 0) -> Iterator[bytes]:
         if self.text is not None:
@@ -55,6 +57,10 @@ class FileSpec:
         if self.path is not None:
             yield Path(self.path).read_bytes()[begin:]
             return
+        head = bytes.fromhex(self.head)
+        if begin < len(head):
+            yield head[begin:]
+            begin = len(head)
         while begin < self.size_bytes:
             at = (self.start + begin) % len(NOISE)
             piece = NOISE[at : at + min(CHUNK_BYTES, self.size_bytes - begin)]

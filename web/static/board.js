@@ -42,7 +42,6 @@ class BoardView {
 
   enter() {
     this.#inFront = true;
-    this.#load();
   }
 
   leave() {
@@ -52,12 +51,11 @@ class BoardView {
   #happened(topic, event) {
     if (!this.#inFront) return;
     if (topic === "stats" && this.#span.resolution === "seconds") this.#columns.add(event.time_s, event.figures);
-    if (topic === "link" && this.appliance.status.state === "open") this.#load();
     if (topic === "engine") this.#loadHistory();
   }
 
   /** Everything that is asked for once and then kept up to date. */
-  #load() {
+  load() {
     this.#loadFigures();
     this.#loadHistory();
     this.#loadMachine();
@@ -97,7 +95,7 @@ class BoardView {
     const { engine, stats, fresh } = this.appliance;
     render(html`
       <div class="head"><h1>Board</h1>${this.#spanChoice()}</div>
-      <dl class=${fresh ? "hero" : "hero stale"}>${this.#hero(engine, stats?.figures).map(([name, value, unit]) => html`<div><dt>${name}</dt><dd>${value}<small>${value === NONE ? "" : unit}</small></dd></div>`)}</dl>
+      <dl class=${fresh ? "hero" : "hero stale"}>${this.#hero(engine, stats?.figures).map(([name, value, unit]) => html`<div><dt>${name} <small>${unit}</small></dt><dd>${value}</dd></div>`)}</dl>
       ${problemNote(this.#problem)}
       <div class="charts">${this.#chartKeys().map((key) => html`<figure class="chart card" id=${`chart-${key}`}></figure>`)}</div>
       ${this.#engineCard(engine)}
@@ -124,7 +122,7 @@ class BoardView {
       [`${unit.name} load`, unit.load === null ? NONE : count(unit.load), "%"],
       [`${unit.name} temperature`, unit.celsius === null || unit.celsius === undefined ? NONE : count(unit.celsius), "°C"],
       ["Speed", short(engine?.tokens_per_second), "tokens/s"],
-      ["Waiting", count(figures?.["queue.depth"] ?? engine?.queue_depth), "in the queue"],
+      ["Waiting", count(figures?.["queue.depth"] ?? engine?.queue_depth), "requests"],
     ];
   }
 

@@ -12,6 +12,7 @@ import { FirstSteps } from "./first-steps.js";
 
 const SETTINGS_KEY = "rockfill.completion";
 const DEFAULTS = { mode: "line", maxTokens: 64, temperature: 0, automatic: true };
+const TOUCH = matchMedia("(pointer: coarse)").matches; // then there are no keys to speak of
 const LONGEST_SPOKEN = 400;
 
 export function open(container, appliance) {
@@ -329,7 +330,7 @@ class CompleteView {
     const long = offer.text.length > LONGEST_SPOKEN ? `${offer.text.slice(0, LONGEST_SPOKEN)} …` : offer.text;
     this.#say(nothingCame
       ? { hint: "The model has nothing to put here." }
-      : { hint: "Tab takes it, Esc refuses.", spoken: `Offered: ${long}` });
+      : { hint: TOUCH ? "Accept takes it, Word its next word." : "Tab takes it, Esc refuses.", spoken: `Offered: ${long}` });
   }
 
   #failed(problem) {
@@ -344,7 +345,7 @@ class CompleteView {
     this.#running = false;
     if (whole) for (const stone of this.cage.children) stone.classList.add("set");
     else this.cage.replaceChildren();
-    this.#say({ hint: whole ? "In the text. Ctrl-Z takes it back." : "" });
+    this.#say({ hint: whole ? (TOUCH ? "In the text." : "In the text. Ctrl-Z takes it back.") : "" });
   }
 
   /** Draws after the editor is done with the change that led here. */
@@ -378,18 +379,20 @@ class CompleteView {
   }
 
   async #showPrompt() {
-    let shown = html`<p class="quiet">Asking…</p>`;
-    const answer = this.appliance.call("complete.prompt", this.#asked);
-    await openDialog(render, "The exact prompt", (close, draw) => {
-      answer.then(
-        ({ pieces, prompt_tokens: tokens }) => {
-          shown = html`<p class="quiet">${plural(tokens, "token")}. Marked pieces are control tokens; all else is text, whatever it looks like.</p>
-            <pre class="prompt" tabindex="0" aria-label="Prompt">${pieces.map(({ text, control }) => (control ? html`<mark>${text}</mark>` : text))}</pre>`;
-        },
-        (problem) => (shown = problemNote(problem)),
-      ).then(() => shown !== this.promptShown && ((this.promptShown = shown), draw()));
-      return html`<h2>The exact prompt</h2>${shown}<p class="actions"><button type="button" autofocus @click=${() => close()}>Close</button></p>`;
-    });
+    let shown = html`<p class="quiet" role="status">Asking…</p>`;
+    const made = ({ pieces, prompt_tokens: tokens }) => html`
+      <p class="quiet">${plural(tokens, "token")}. Marked pieces are control tokens; all else is text, whatever it looks like.</p>
+      <pre class="prompt" tabindex="0" aria-label="Prompt">${pieces.map(({ text, control }) => (control ? html`<mark>${text}</mark>` : text))}</pre>`;
+    await openDialog(
+      render,
+      "The exact prompt",
+      (close) => html`<h2>The exact prompt</h2>${shown}
+        <p class="actions"><button type="button" autofocus @click=${() => close()}>Close</button></p>`,
+      async (draw) => {
+        shown = await this.appliance.call("complete.prompt", this.#asked).then(made, problemNote);
+        draw();
+      },
+    );
     this.#editor.view.focus();
   }
 

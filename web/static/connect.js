@@ -19,7 +19,7 @@ class ConnectView {
     this.tokens = tokensCard(appliance, () => this.draw());
   }
 
-  async enter() {
+  async load() {
     this.tokens.load();
     if (this.#versions) return;
     const answer = await fetch(new URL("vendor/VERSIONS.json", import.meta.url)).catch(() => null);

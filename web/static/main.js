@@ -43,6 +43,7 @@ async function route() {
   draw();
   appliance.watchFigures(entry.view.showsFigures ? OFTEN_S : SELDOM_S);
   entry.view.enter?.();
+  if (appliance.status.state === "open") entry.view.load?.();
 }
 
 // What is drawn, at most once a frame
@@ -165,6 +166,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 appliance.listen(({ topic }) => {
   const asking = appliance.status.state === "refused" && at("login").hidden;
   changed(topic === "stats" ? "figures" : "all");
+  if (topic === "link" && appliance.status.state === "open") shown?.view.load?.(); // what was missed, or never came
   if (asking) requestAnimationFrame(() => at("token").focus());
 });
 start();

@@ -31,13 +31,12 @@ class ModelsView {
     this.variants = variantsCard(appliance, changed, () => this.downloads.show());
     this.runtimes = runtimesCard(appliance, changed);
     appliance.listen(({ topic }) => {
-      if (this.#inFront && ["engine", "downloads", "link"].includes(topic) && this.#listChanged()) this.#load();
+      if (this.#inFront && ["engine", "downloads"].includes(topic) && this.#listChanged()) this.load();
     });
   }
 
   enter() {
     this.#inFront = true;
-    this.#load();
   }
 
   leave() {
@@ -47,14 +46,14 @@ class ModelsView {
   /** Whether what is known of the appliance says that the list of models may be another one than shown. */
   #seen = "";
   #listChanged() {
-    const { engine, downloads, status } = this.appliance;
-    const now = JSON.stringify([status.state, engine?.model?.name, downloads.filter(({ state }) => state === "done").length]);
-    const changed = status.state === "open" && now !== this.#seen;
+    const { engine, downloads } = this.appliance;
+    const now = JSON.stringify([engine?.model?.name, downloads.filter(({ state }) => state === "done").length]);
+    const changed = now !== this.#seen;
     this.#seen = now;
     return changed;
   }
 
-  async #load() {
+  async load() {
     try {
       const [{ models }, { models: catalogue }] = await Promise.all([this.appliance.call("models.list"), this.appliance.call("models.catalogue")]);
       this.#models = models;
@@ -104,7 +103,7 @@ class ModelsView {
       this.#rowProblems.delete(model.name);
       this.#said = "";
       await run();
-      await this.#load();
+      await this.load();
     }, { failed, kind: "small", ...options });
     const call = (type, parameters = {}) => this.appliance.call(type, parameters, { timeoutMs: LOAD_TIMEOUT_MS });
     const facts = [ENGINES[model.engine] ?? model.engine, model.quantisation, model.size_bytes ? bytes(model.size_bytes) : null, model.licence, model.source?.repository];
@@ -186,7 +185,7 @@ class ModelsView {
         this.#said = `${model} is here now.`;
         this.#importProblem = null;
         event.target.reset();
-        await this.#load();
+        await this.load();
       } catch (problem) {
         this.#importProblem = problem;
         this.draw();

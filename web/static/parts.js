@@ -74,21 +74,22 @@ export function emptyNote(what, next = nothing) {
 
 /**
  * Shows a dialog and resolves to the value of the button that closed it, "" if it was dismissed. `content(close)`
- * gives its markup.
+ * gives its markup; `begun(draw)` is called once it is open, for what comes later.
  */
-export function openDialog(render, label, content) {
+export function openDialog(render, label, content, begun = () => {}) {
   return new Promise((resolve) => {
     const dialog = document.createElement("dialog");
     dialog.setAttribute("aria-label", label);
     document.body.append(dialog);
     const close = (value = "") => dialog.close(value);
-    const draw = () => render(content(close, draw), dialog);
+    const draw = () => dialog.isConnected && render(content(close, draw), dialog);
     draw();
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue);
     });
     dialog.showModal();
+    begun(draw);
   });
 }
 
