@@ -141,11 +141,12 @@ def test_the_engine_is_paused_resumed_restarted_unloaded_and_loaded(page: Page, 
     expect(state(page)).to_contain_text("Ready")
 
 
+@pytest.mark.timeout(180)  # it measures for seconds, and longer where the machine has other things to do
 def test_the_selftest_is_run_and_reports(page: Page, shared: Appliance) -> None:
     sign_in(page, shared, "board")
     selftest = card(page, "Selftest")
     selftest.get_by_role("button", name="Run").click()
-    expect(selftest.locator(".report")).to_have_text(re.compile(r"\S"), timeout=60_000)
+    expect(selftest.locator(".report")).to_have_text(re.compile(r"\S"), timeout=150_000)
 
 
 def test_a_crash_is_told_with_its_reason_and_the_last_lines_and_markup_stays_text(

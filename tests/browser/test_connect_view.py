@@ -59,7 +59,7 @@ def test_a_name_that_no_token_may_have_is_refused_where_it_was_given(page: Page,
     card.get_by_label("Name").evaluate("input => input.removeAttribute('pattern')")
     card.get_by_label("Name").fill("<b>no</b>")
     card.get_by_role("button", name="Make a token").click()
-    expect(card.get_by_role("alert")).to_contain_text("invalid_value")
+    expect(card.get_by_role("alert")).to_contain_text("invalid_format")
 
 
 def test_licences_and_versions_of_what_the_page_is_made_with(page: Page, shared: Appliance) -> None:
