@@ -73,12 +73,12 @@ def logs(arguments: argparse.Namespace) -> int:
 
 async def _logs(arguments: argparse.Namespace) -> int:
     async with client_for(arguments) as client:
-        value = await client.command("engine.logs", {"lines": arguments.lines})
+        value = await client.call("engine.logs", {"lines": arguments.lines})
         _print_lines(value["lines"])
         seen = value["total"]
         while arguments.follow:
             await asyncio.sleep(FOLLOW_S)
-            value = await client.command("engine.logs", {"lines": MOST_LINES})
+            value = await client.call("engine.logs", {"lines": MOST_LINES})
             _print_lines(fresh_lines(value["lines"], value["total"], seen))
             seen = value["total"]
     return 0
@@ -118,7 +118,7 @@ def engine(arguments: argparse.Namespace) -> int:
 
 async def _command(arguments: argparse.Namespace, type_: str, parameters: dict[str, Any]) -> dict[str, Any]:
     async with client_for(arguments) as client:
-        return await client.command(type_, parameters)
+        return await client.call(type_, parameters)
 
 
 def history_line(event: dict[str, Any]) -> str:

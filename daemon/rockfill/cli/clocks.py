@@ -55,7 +55,7 @@ def restore(arguments: argparse.Namespace) -> int:
 
 async def _ask(arguments: argparse.Namespace, type_: str, parameters: dict[str, Any]) -> int:
     async with client_for(arguments) as client:
-        value = await client.command(type_, parameters)
+        value = await client.call(type_, parameters)
     print(json.dumps(value, indent=1) if arguments.json else "\n".join(table(value)))
     return 0
 

@@ -68,7 +68,7 @@ def _daemon_runs(arguments: argparse.Namespace) -> bool:
 def _from_daemon(arguments: argparse.Namespace) -> dict[str, Any]:
     async def ask() -> dict[str, Any]:
         async with client_for(arguments) as client:
-            return await client.command("doctor.run")
+            return await client.call("doctor.run")
 
     return asyncio.run(ask())
 

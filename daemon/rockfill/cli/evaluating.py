@@ -75,7 +75,7 @@ async def _infill(arguments: argparse.Namespace, file: TaskFile | None, sandbox:
             evaluations.append(Evaluation(asked.names, asked.sha256, seed, limit, scores))
         if await _running(client) != before:
             raise Problem(Code.MODEL_BUSY, "Another model was loaded meanwhile.", "Run the evaluation again.")
-        kept = [await client.command("evaluations.keep", asdict(evaluation)) for evaluation in evaluations]
+        kept = [await client.call("evaluations.keep", asdict(evaluation)) for evaluation in evaluations]
     if arguments.json:
         print(json.dumps({"evaluations": kept}, indent=1))
     else:
@@ -88,8 +88,8 @@ async def _infill(arguments: argparse.Namespace, file: TaskFile | None, sandbox:
 
 async def _running(client: Client) -> tuple[str, str]:
     """The model and the runtime; what is not loaded is loaded first."""
-    await client.command("engine.load", {"model": ""})
-    value = await client.command("engine.get")
+    await client.call("engine.load", {"model": ""})
+    value = await client.call("engine.get")
     return value["model"]["name"], value["runtime"]
 
 

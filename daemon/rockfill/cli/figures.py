@@ -24,7 +24,7 @@ def stats(arguments: argparse.Namespace) -> int:
 async def _stats(arguments: argparse.Namespace) -> int:
     async with client_for(arguments) as client:
         while True:
-            value = await client.command("stats.get")
+            value = await client.call("stats.get")
             if arguments.json:
                 print(json.dumps(value, indent=None if arguments.watch else 1), flush=True)
             else:

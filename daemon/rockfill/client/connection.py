@@ -72,8 +72,6 @@ class Client:
         _, result = await self._start(type_, parameters or {})
         return result
 
-    command = call
-
     async def subscribe(self, topics: Sequence[str], *, interval_s: float = 1.0) -> AsyncIterator[Json]:
         """The events of `topics`, the present state first, until the iteration is ended. `stats` come so often at most.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 from rockfill.api.commands.document import chapter, protocol
@@ -39,3 +40,18 @@ def test_every_message_of_the_link_stands_in_the_document_with_its_fields() -> N
         assert fields - {"…"} <= set(message.__dataclass_fields__), message.TYPE
         if "…" not in described[1]:
             assert fields == set(message.__dataclass_fields__) - {"TYPE"}, message.TYPE
+
+
+def test_every_event_that_is_published_stands_in_the_document() -> None:
+    text = document.PROTOCOL.read_text()
+    published = {
+        constant.value
+        for path in sorted((document.PROTOCOL.parent / "rockfill").rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Event"
+        for constant in ast.walk(call)
+        if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+        if re.fullmatch(r"\w+\.\w+", constant.value)
+    }
+    assert {"model.loaded", "engine.changed", "queue.full", "npu.hot"} <= published
+    assert {type_ for type_ in published if f"`{type_}" not in text} == set()

@@ -61,7 +61,7 @@ class WebSockets:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         visitor = self._gate.visitor(request)
-        self._gate.refuse_other_origins(request, unknown=True)
+        self._gate.refuse_other_origins(request, unknown=self._gate.cookie_name not in request.cookies)
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, compress=False, max_msg_size=MAX_BODY_BYTES)
         await socket.prepare(request)
         log_in = partial(self._gate.log_in, request)
