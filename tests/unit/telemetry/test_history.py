@@ -52,7 +52,7 @@ def test_a_minute_is_the_mean_of_its_seconds_and_comes_when_it_is_over() -> None
 
 def test_seconds_go_back_fifteen_minutes_and_minutes_a_day_in_memory_that_does_not_grow() -> None:
     history = History()
-    wide = {f"{number}": 1.0 for number in range(1000)}
+    wide = {f"{number}": 1.0 for number in range(200)}
     for minute in range(MINUTES_KEPT + 1):
         history.add(minute * 60.0, wide)
     full = size(history)
