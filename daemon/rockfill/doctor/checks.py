@@ -173,7 +173,7 @@ def libgomp(facts: Facts) -> Iterator[Finding]:
 def model(facts: Facts) -> Iterator[Finding]:
     chosen = facts.model
     if chosen is None:
-        yield Finding("model", Level.WARNING, "No model has been chosen yet.", "rockfill engine load NAME")
+        yield Finding("model", Level.WARNING, "No model has been chosen yet.", "rockfill models use NAME")
         return
     for refuses, message, advice in chosen.misfits:
         level = Level.PROBLEM if refuses else Level.WARNING
@@ -220,7 +220,7 @@ def disk(facts: Facts) -> Iterator[Finding]:
     elif free < 5 * GIB:
         level = Level.PROBLEM if free < GIB // 2 else Level.WARNING
         says = f"{free / GIB:.1f} GiB are free where models are kept ({facts.state_dir}); one takes 2 to 8."
-        yield Finding("disk", level, says, "rockfill models list, then rockfill models remove NAME")
+        yield Finding("disk", level, says, "rockfill models list, then rockfill models rm NAME")
     else:
         yield Finding("disk", Level.OK, f"{free / GIB:.0f} GiB are free where models are kept.")
 
@@ -271,7 +271,7 @@ def _parked(check: str, clock: ClockFacts, facts: Facts, name: str) -> Finding:
     if clock.max_hz is not None and clock.highest_hz is not None and clock.max_hz < clock.highest_hz:
         says = f"The clock of {name} is limited to {_mhz(clock.max_hz)} of {_mhz(clock.highest_hz)} MHz."
         return Finding(
-            check, Level.WARNING, says, "rockfill stats, for it may be the heat; else find who set its max_freq"
+            check, Level.WARNING, says, "rockfill stats tells whether it is the heat; else find who set its max_freq"
         )
     if clock.governor == "performance":
         return Finding(check, Level.OK, f"The clock of {name} is at its highest.")

@@ -24,7 +24,7 @@ from rockfill.doctor.facts import ClockFacts, Facts, HubFacts, ModelFacts, Runti
 from rockfill.hardware import memory, sysfs
 from rockfill.hardware.board import Account, read_board
 from rockfill.hardware.devices import ClockFiles, scaled_devices
-from rockfill.hardware.process import most_files
+from rockfill.hardware.process import most_files_possible
 from rockfill.hardware.sampler import npu_load_file
 from rockfill.snapshots import Target
 from rockfill.store.runtimes import SYSTEM_DIRECTORIES, find_runtimes
@@ -109,7 +109,7 @@ def gather(
         disk_free_bytes=_free_bytes(asked.state_dir),
         state_dir=str(asked.state_dir),
         state_problem=asked.state_problem,
-        files_limit=most_files(),
+        files_limit=most_files_possible(),  # which the daemon sees to at its start
         now_s=time.time(),
         released_s=Path(rockfill.__file__).stat().st_mtime,
         hub=ask_hub(config.hub.endpoint) if ask_hub is not None else None,

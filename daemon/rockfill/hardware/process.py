@@ -35,10 +35,15 @@ def started_ticks(pid: int) -> int | None:
 def allow_many_files() -> None:
     """Raise the limit of open files as far as it goes: each buffer on the NPU is one, and Rockchip's own server asks
     for 102,400."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 102_400 if hard == resource.RLIM_INFINITY else min(102_400, hard)
-    if wanted > soft:
+    wanted, hard = most_files_possible(), resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if wanted > most_files():
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def most_files_possible() -> int:
+    """How many files `allow_many_files` lets this process have open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft, 102_400 if hard == resource.RLIM_INFINITY else min(102_400, hard))
 
 
 def most_files() -> int:

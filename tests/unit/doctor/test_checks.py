@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rockfill.cli.main import parser
 from rockfill.config import ClockPolicy
 from rockfill.doctor.checks import CHECKS, diagnose
 from rockfill.doctor.facts import Facts, HubFacts, Level, ModelFacts, RuntimeFacts, worst
@@ -93,7 +95,7 @@ CASES: dict[str, tuple[Callable[[Facts], Facts], str, Level, str, str]] = {
         *("runtime", Level.WARNING, "unknown", "install 1.2.3"),
     ),
     "no libgomp": (lambda f: replace(f, libgomp=False), "libgomp", Level.PROBLEM, "libgomp", "apt install libgomp1"),
-    "no model": (lambda f: replace(f, model=None), "model", Level.WARNING, "chosen", "engine load"),
+    "no model": (lambda f: replace(f, model=None), "model", Level.WARNING, "chosen", "models use"),
     "a model for another board": (
         lambda f: replace(f, model=replace(MODEL, misfits=(MISFIT,))),
         *("model", Level.PROBLEM, "RK3576", "RK3588"),
@@ -112,8 +114,8 @@ CASES: dict[str, tuple[Callable[[Facts], Facts], str, Level, str, str]] = {
     ),
     "little memory": (lambda f: replace(f, ram_available_bytes=2**28), "memory", Level.WARNING, "0.2 of", "ps aux"),
     "memory unknown": (lambda f: replace(f, ram_available_bytes=None), "memory", Level.WARNING, "can't be read", ""),
-    "little disk": (lambda f: replace(f, disk_free_bytes=2 * 2**30), "disk", Level.WARNING, "2.0 GiB", "remove"),
-    "no disk": (lambda f: replace(f, disk_free_bytes=2**20), "disk", Level.PROBLEM, "0.0 GiB", "remove"),
+    "little disk": (lambda f: replace(f, disk_free_bytes=2 * 2**30), "disk", Level.WARNING, "2.0 GiB", "models rm"),
+    "no disk": (lambda f: replace(f, disk_free_bytes=2**20), "disk", Level.PROBLEM, "0.0 GiB", "models rm"),
     "no state": (lambda f: replace(f, state_problem="It can't be used."), "disk", Level.PROBLEM, "It can't", "chown"),
     "no DDR scaling": (
         lambda f: replace(f, clocks=tuple(clock for clock in f.clocks if clock.name != "ddr")),
@@ -180,3 +182,13 @@ def test_every_check_has_a_case_in_which_it_finds_something() -> None:
 
 def test_the_worst_counts() -> None:
     assert worst([]) is Level.OK
+
+
+def test_our_own_commands_that_mend_things_exist(well: Facts) -> None:
+    fixes = {finding.fix for change, *_ in CASES.values() for finding in diagnose(change(well))}
+    ours = {
+        re.sub(" tells.*", "", part) for fix in fixes for part in fix.split(", then ") if part.startswith("rockfill ")
+    }
+    assert len(ours) >= 6
+    for command in ours:
+        parser().parse_args(command.split()[1:])  # ends the program where it is not one
