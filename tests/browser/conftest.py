@@ -64,7 +64,8 @@ def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
     wrong = watch(context, complaints)
     page = context.new_page()
     yield page
-    page.unroute_all(behavior="ignoreErrors")
+    if not page.is_closed():
+        page.unroute_all(behavior="ignoreErrors")
     context.close()
     assert wrong == []
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 OUT = ROOT / "build" / "screenshots"
 README = ROOT / "packaging" / "screenshots"
 IN_README = {"complete-1280-light": "complete", "models-1280-light": "models", "board-1280-dark": "board"}
+README_HEIGHTS = {"models": 620}  # the rest is of something else
 WIDTHS = {1280: 800, 390: 844}
 GB = 10**9
 
@@ -59,8 +60,6 @@ def main() -> None:
             for scheme in ("light", "dark"):
                 _all_views(browser, stage, width, height, scheme)
         browser.close()
-    for name, short in IN_README.items():
-        (README / f"{short}.png").write_bytes((OUT / f"{name}.png").read_bytes())
 
 
 def _all_views(browser: Browser, stage: Stage, width: int, height: int, scheme: Any) -> None:
@@ -83,6 +82,9 @@ def _all_views(browser: Browser, stage: Stage, width: int, height: int, scheme: 
         prepare(page, scripted)
         stem = f"{name}-{width}-{scheme}"
         page.screenshot(path=OUT / f"{stem}.png")
+        if stem in IN_README:
+            clip: Any = {"x": 0, "y": 0, "width": width, "height": README_HEIGHTS.get(name, height)}
+            page.screenshot(path=README / f"{IN_README[stem]}.png", clip=clip)
         tall = page.evaluate("document.documentElement.scrollHeight")
         if tall > height:
             page.set_viewport_size({"width": width, "height": tall})
@@ -192,7 +194,9 @@ def _history() -> dict[str, Any]:
     """Five minutes in which somebody typed now and then."""
     now = time.time()
     times = [round(now - 300 + second, 1) for second in range(300)]
-    work = [max(0.0, math.sin(second / 17) + 0.55 * math.sin(second / 5.3)) for second in range(300)]
+    work = [
+        max(0.0, math.sin((second - 300) / 17 + 1) + 0.4 * math.sin((second - 300) / 5.3 + 1)) for second in range(300)
+    ]
     busy = [value > 0.35 for value in work]
     columns: dict[str, list[Any]] = {
         "time_s": times,

@@ -67,7 +67,7 @@ export class FirstSteps {
         this.#known[name] = name === "catalogue" ? answer.models : answer;
       } catch (problem) {
         if (problem.code === "unreachable") this.#asked = false;
-        else if (problem.code !== "forbidden") this.#problem = problem;
+        else if (problem.code !== "unauthorized") this.#problem = problem;
       }
     }
     this.changed();
