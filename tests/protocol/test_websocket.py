@@ -91,12 +91,15 @@ async def test_who_has_shown_nothing_is_asked_for_the_token_first(speaking: Scri
         ({"type": "auth", "token": 1}, "unauthorized"),
         ({"type": "auth"}, "unauthorized"),
         ({"id": 1, "type": "engine.unload"}, "unauthorized"),
+        ({"id": 1, "type": "ping", "token": "RIGHT"}, "unauthorized"),
         ([], "invalid_format"),
     ],
 )
 async def test_whoever_does_not_show_it_is_sent_away(speaking: ScriptedAppliance, frame: object, code: str) -> None:
     async with connect(speaking) as socket:
         await socket.says()
+        if isinstance(frame, dict) and frame.get("token") == "RIGHT":
+            frame = {**frame, "token": speaking.token}
         answer = await socket.hears(frame)
         assert (answer["type"], answer["code"]) == ("auth_invalid", code)
         assert await socket.ends() == 1008

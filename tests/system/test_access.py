@@ -312,10 +312,15 @@ def test_no_name_leads_out_or_into_a_header(guarded: ScriptedAppliance, name: st
 def test_a_broken_request_is_refused_whatever_is_wrong_with_it(guarded: ScriptedAppliance, head: bytes) -> None:
     with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as connection:
         connection.sendall(head)
-        connection.shutdown(socket.SHUT_WR)
-        answer = _rest(connection)
-    status = answer.partition(b"\r\n")[0]
-    assert status == b"" or b" 400 " in status or b" 403 " in status or b" 431 " in status, answer[:300]
+        if b"\r\n\r\n" in head:
+            answer = connection.recv(65536)
+            assert any(status in answer.partition(b"\r\n")[0] for status in (b" 400 ", b" 403 ", b" 431 ")), answer[
+                :300
+            ]
+        else:
+            connection.shutdown(socket.SHUT_WR)
+            answer = _rest(connection)
+            assert b" 200 " not in answer
     assert b"Traceback" not in answer
     assert guarded.request("GET", "/health", token=None).status == 200
 
