@@ -112,6 +112,15 @@ def test_a_worker_that_crashes_before_the_first_token_is_answered_with_its_last_
     assert scripted.complete("p")["choices"][0]["text"] == "fine"
 
 
+def test_a_failure_stands_in_the_journal_with_its_exit_and_the_last_words(scripted: ScriptedAppliance) -> None:
+    fault = {"when": "prefill", "what": "segv"}
+    scripted.script(text="fine", prints="E fake: the last words", fault=fault)
+    scripted.request("POST", "/v1/completions", {"prompt": "p"})
+    scripted.stop()
+    told = "\n".join(scripted.printed)
+    assert "crashed (SIGSEGV).\n  | E fake: the last words" in told
+
+
 def test_a_request_that_took_two_workers_with_it_is_refused(scripted: ScriptedAppliance) -> None:
     scripted.script(fault={"when": "prefill", "what": "segv"})
     codes = [scripted.request("POST", "/v1/completions", {"prompt": "poison"}).json()["error"]["code"]]

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 MEASURABLE_PREFILL_TOKENS = 32
 MEASURABLE_DECODED_TOKENS = 8
 
+JOURNAL_LINES = 10
+
 # What the daemon adds to a worker's problems. A worker that says such a thing itself, in whatever shape, is not heard.
 TOLD_BY_DAEMON = frozenset({"exit_status", "last_lines"})
 
@@ -383,7 +385,7 @@ class Supervisor:
         if snapshot != self._snapshot:
             previous, self._snapshot = self._snapshot, snapshot
             if snapshot.problem is not None and snapshot.problem != previous.problem:
-                log.warning("engine %s: %s", snapshot.phase, snapshot.problem.message)
+                log.warning("engine %s: %s%s", snapshot.phase, snapshot.problem.message, _last_words(snapshot.problem))
             self._changed(snapshot)
 
     def _give_up_asking(self, problem: ProblemInfo, *tickets: int) -> None:
@@ -536,6 +538,12 @@ class _Ear:
 
 def _has_child(phase: Phase) -> bool:
     return phase in (Phase.STARTING, Phase.LOADING, Phase.READY, Phase.BUSY, Phase.STOPPING)
+
+
+def _last_words(problem: ProblemInfo) -> str:
+    """For the journal, where a worker's lines do not stand otherwise unless everything is logged."""
+    lines: list[str] = (problem.detail or {}).get("last_lines", [])
+    return "".join(f"\n  | {line}" for line in lines[-JOURNAL_LINES:])
 
 
 def _wrong_version(version: int) -> ProblemInfo:
