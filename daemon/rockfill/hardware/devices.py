@@ -6,7 +6,9 @@ Everything here comes from the files themselves. A device is known by what the d
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,17 +128,26 @@ def _numbers(path: Path, unit_hz: int) -> tuple[int, ...]:
     return tuple(sorted({number * unit_hz for number in numbers if number is not None}))
 
 
+# What a lease may name. It is read back from the disk, and must not become a way to write anything else.
+_CLOCK_FILE = re.compile(
+    r"sys/(class/devfreq/[^/.][^/]*/(governor|min_freq|max_freq)"
+    r"|devices/system/cpu/cpufreq/policy[0-9]+/scaling_(governor|min_freq|max_freq))"
+)
+
+
 class ClockFiles:
-    """Governors and limits, by their path below the root.
+    """Governors and limits, by their path below the root, and no other files.
 
     The unit makes them writable for the group `rockfill` at its start; without that only root may write them.
     """
 
     def read(self, file: str) -> str | None:
-        return sysfs.read_text(sysfs.root() / file)
+        return sysfs.read_text(sysfs.root() / file) if _CLOCK_FILE.fullmatch(file) else None
 
     def write(self, file: str, value: str) -> None:
         """Raises OSError: PermissionError, or what the driver says to the value."""
+        if not _CLOCK_FILE.fullmatch(file):
+            raise PermissionError(errno.EPERM, "it is no file of a clock")
         fd = os.open(sysfs.root() / file, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(fd, value.encode())

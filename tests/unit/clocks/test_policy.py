@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rockfill.clocks.keeper import Keeper
 from rockfill.clocks.policy import DOWN_S, MOST_STEPS, UP_S, Guard, guarded, raised_for_s, wanted
+from rockfill.clocks.service import restore
 from rockfill.config import ClockDevice, ClockPolicy, Clocks
+from rockfill.hardware.board import boot_id
 from rockfill.hardware.devices import ClockFiles, ScaledDevice, scaled_devices
 from rockfill.hardware.sysfs import root
 from rockfill.snapshots import Phase
 from tests.fakes.boards import Tree, armbian_vendor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 NPU, DDR = "sys/class/devfreq/fdab0000.npu", "sys/class/devfreq/dmc"
@@ -163,3 +167,37 @@ def test_without_a_temperature_and_while_not_raised_nothing_is_lowered() -> None
     assert guarded(Guard(), None, 100, 85, raised=True) == Guard()
     assert guarded(Guard(steps=2), None, 100, 85, raised=True).steps == 2
     assert guarded(Guard(), 99, 100, 85, raised=False) == Guard(hot=True)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "etc/shadow",
+        "sys/class/devfreq/../../../etc/governor",
+        "sys/class/devfreq/../governor",
+        f"{NPU}/cur_freq",
+        f"{NPU}/governor/",
+        "",
+    ],
+)
+def test_a_record_can_not_name_any_other_file(tree: Tree, file: str) -> None:
+    for path in ("etc/shadow", "etc/governor"):
+        tree.put(path, "kept")
+    keeper = Keeper(ClockFiles(), Stored({file: {"before": "spoilt", "ours": ["kept", "1000000000"]}}), boot_id)
+    restore(keeper)
+    with pytest.raises(PermissionError):
+        ClockFiles().write(file, "spoilt")
+    assert "spoilt" not in "".join(path.read_text() for path in tree.root.rglob("*") if path.is_file())
+
+
+class Stored:
+    """A record on the disk."""
+
+    def __init__(self, holds: dict[str, Any]) -> None:
+        self.holds = holds
+
+    def clocks(self) -> Any:
+        return {"boot_id": boot_id(), "holds": self.holds}
+
+    def keep_clocks(self, value: Mapping[str, Any] | None) -> None:
+        pass
