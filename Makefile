@@ -6,12 +6,13 @@
 # make test-arm64   the RKLLM binding's tests on arm64, emulated; ten minutes
 # make screenshots   every view at two widths, light and dark, into build/screenshots; three of them are the README's
 # make vendor-web   bundles what the page uses of others into web/static/vendor; needs npm, and nobody else does
+# make tiny-model TASKS=FILE   trains the bundled model anew (packaging/tiny-model); hours without a GPU
 # make format, make bench, make bench-typing, make lock, make clean
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made from; otherwise the first one on PATH that is new enough.
 .NOTPARALLEL:
 .PHONY: deb repo help run test test-arm64 check lint debian-packages format bench bench-typing vendor-web \
-  screenshots lock clean FORCE
+  screenshots tiny-model tiny-model-install lock clean FORCE
 
 PY := .venv/bin/python
 # Empty where .venv is missing, or where an upgrade of the system took its interpreter away: then it is made (again).
@@ -73,6 +74,9 @@ vendor-web:
 	@mkdir -p build/vendor && cp packaging/vendor/package.json packaging/vendor/package-lock.json build/vendor/
 	@cd build/vendor && npm ci --silent --ignore-scripts --no-audit --no-fund
 	@cd build/vendor && node "$(CURDIR)/packaging/vendor/vendor.mjs" "$(CURDIR)/packaging/vendor" "$(CURDIR)/web/static/vendor"
+
+tiny-model tiny-model-install:
+	@$(MAKE) --directory packaging/tiny-model $(if $(findstring install,$@),install,all)
 
 .venv/ready-to-run: $(SETUP) $(REMAKE)
 	$(call bootstrap,run)

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from email.message import Message
 
 # Held out whole: what the first model was measured on, and as many that neither model has seen.
-HELD_OUT_FIRST = frozenset("flask httpx marshmallow tinydb more-itertools cachetools loguru".split())
+HELD_OUT_FIRST = frozenset(["flask", "httpx", "marshmallow", "tinydb", "more-itertools", "cachetools", "loguru"])
 HELD_OUT_FRESH = frozenset(
-    "anytree automat cerberus funcy huey mido parsel prettytable pyrsistent schedule tenacity textdistance".split()
+    "anytree automat cerberus funcy huey mido parsel prettytable pyrsistent schedule tenacity textdistance".split()  # noqa: SIM905
 )
 
 # What is read of one package, and what is kept of that, so that none speaks for all.
@@ -45,10 +45,12 @@ SHORTENED_DOCSTRINGS = 0.7
 LONG_DOCSTRING_LINES = 6
 
 _COPYLEFT = re.compile(
-    r"\b(A?GPL\w*|LGPL\w*|GNU|MPL|Mozilla|EPL|Eclipse|CDDL|EUPL|CeCILL|SSPL|BUSL|CC-BY-NC\S*|non-?commercial|proprietary)", re.I
+    r"\b(A?GPL\w*|LGPL\w*|GNU|MPL|Mozilla|EPL|Eclipse|CDDL|EUPL|CeCILL|SSPL|BUSL|CC-BY-NC\S*|non-?commercial|proprietary)",
+    re.I,
 )
 _PERMISSIVE = re.compile(
-    r"\b(MIT|BSD\S*|Apache\S*|PSF\S*|Python Software Foundation|Python-2\.0\S*|ISC|ISCL|HPND|CNRI|Zope|ZPL\S*|0BSD|Unlicense)\b",
+    r"\b(MIT|BSD\S*|Apache\S*|PSF\S*|Python Software Foundation|Python-2\.0\S*|ISC|ISCL|HPND|CNRI|Zope|ZPL\S*|0BSD"
+    r"|Unlicense)\b",
     re.I,
 )
 _LICENCE_TEXTS = (
@@ -68,7 +70,9 @@ _LEADING_COMMENTS = re.compile(r"\A(?:#[^\n]*\n|\s*\n)+")
 def licence_of(metadata: Message, texts: Iterable[str]) -> tuple[str, bool]:
     """What a distribution says its licence is, and whether that is permissive; `texts` are its licence files."""
     expression = metadata.get("License-Expression") or ""
-    classifiers = [each.split("::")[-1].strip() for each in metadata.get_all("Classifier", []) if each.startswith("License ::")]
+    classifiers = [
+        each.split("::")[-1].strip() for each in metadata.get_all("Classifier", []) if each.startswith("License ::")
+    ]
     written = (metadata.get("License") or "").strip().split("\n")[0][:80]
     said = expression or "; ".join(each for each in classifiers if each != "OSI Approved") or written
     everything = " ".join((expression, *classifiers, written))
@@ -99,7 +103,9 @@ def worth_learning_from(text: str) -> bool:
 
 def tidied(text: str, rng: random.Random) -> str | None:
     """The text without its licence header and with most long docstrings cut short; None if it does not parse."""
-    text = _LEADING_COMMENTS.sub(lambda m: "" if re.search("licen|copyright|coding[:=]|^#!", m[0], re.I | re.M) else m[0], text, count=1)
+    text = _LEADING_COMMENTS.sub(
+        lambda m: "" if re.search("licen|copyright|coding[:=]|^#!", m[0], re.I | re.M) else m[0], text, count=1
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -125,6 +131,8 @@ def _docstrings(tree: ast.AST) -> Iterator[ast.Constant]:
             match node.body[0]:
                 case ast.Expr(ast.Constant(str()) as docstring):
                     yield docstring
+                case _:
+                    pass
             yield from _docstrings(node)
 
 
@@ -196,7 +204,9 @@ def read_wheel(path: Path) -> Package:
         names = wheel.namelist()
         written = wheel.read(next(each for each in names if each.endswith(".dist-info/METADATA")))
         metadata = email.message_from_string(written.decode(errors="replace"))
-        licences = [each for each in names if re.search(r"\.dist-info/(licenses/)?[^/]*(LICEN[CS]E|COPYING)[^/]*$", each, re.I)]
+        licences = [
+            each for each in names if re.search(r"\.dist-info/(licenses/)?[^/]*(LICEN[CS]E|COPYING)[^/]*$", each, re.I)
+        ]
         licence, permissive = licence_of(metadata, (wheel.read(each).decode(errors="replace") for each in licences))
         package = Package(_canonical(metadata["Name"]), metadata["Version"], licence, permissive, path.name)
         if permissive:
@@ -210,31 +220,37 @@ def read_stdlib() -> Package:
     root = Path(sysconfig.get_paths()["stdlib"])
     paths = sorted(each for each in root.rglob("*.py") if not _NOT_WANTED.search(each.relative_to(root).as_posix()))
     package = Package("cpython", sysconfig.get_python_version(), "PSF-2.0", used=True, file="")
-    package.texts = [each for path in paths for each in _texts([(path.relative_to(root).as_posix(), path.read_bytes())], path.name)]
+    package.texts = [
+        each for path in paths for each in _texts([(path.relative_to(root).as_posix(), path.read_bytes())], path.name)
+    ]
     return package
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wheels", type=Path, required=True)
     parser.add_argument("--evaluation", type=Path, required=True, help="HumanEval-infilling's JSON lines, unpacked")
-    parser.add_argument("--algorithms", type=Path, required=True, help="names of packages of algorithms, for their weight")
+    parser.add_argument(
+        "--algorithms", type=Path, required=True, help="names of packages of algorithms, for their weight"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=2)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     evaluation = Evaluation(map(json.loads, arguments.evaluation.read_text().splitlines()))
     algorithms = set(arguments.algorithms.read_text().split())
     with multiprocessing.Pool(arguments.processes) as pool:
         stdlib = pool.apply_async(read_stdlib)
         packages = pool.map(read_wheel, sorted(arguments.wheels.glob("*.whl")), chunksize=1)
         packages.append(stdlib.get())
-    # What is held out comes first, so that a copy of it elsewhere is seen to be one; then the small, whose code is theirs.
+    # What is held out comes first, so that its copies are seen; then the small packages, whose code is their own.
     held_out = HELD_OUT_FIRST | HELD_OUT_FRESH
     packages.sort(key=lambda each: (each.name not in held_out, len(each.texts), each.name))
     known: set[int] = set()
     reserved: set[int] = set()
     dropped = {"copy": 0, "held out": 0, "evaluation": 0}
-    outputs = {name: (arguments.out / f"{name}.jsonl").open("w") for name in ("corpus", "held-out-first", "held-out-fresh")}
+    outputs = {
+        name: (arguments.out / f"{name}.jsonl").open("w") for name in ("corpus", "held-out-first", "held-out-fresh")
+    }
     manifest = []
     for package in packages:
         files = size = 0
@@ -263,7 +279,8 @@ def main() -> None:
     manifest.sort(key=lambda each: str(each["name"]))
     (arguments.out / "corpus-manifest.json").write_text("[\n" + ",\n".join(map(json.dumps, manifest)) + "\n]\n")
     trained = [each for each in manifest if each["used"] and not each["held_out"]]
-    print(f"{len(trained)} packages, {sum(int(str(each['bytes'])) for each in trained) / 1e6:.1f} MB to train on; left out: {dropped}")
+    megabytes = sum(int(str(each["bytes"])) for each in trained) / 1e6
+    print(f"{len(trained)} packages, {megabytes:.1f} MB to train on; left out: {dropped}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Fill-in-the-middle examples from source text, packed into rows of a fixed length.
 
-An example is a window of a file with a piece cut out, in SPM order (`ORDER_SPM` of them) or PSM, or, now and then, plain
-text. What is cut out is mostly what an editor asks for: a line, a line after its indentation, the rest of a line.
+An example is a window of a file with a piece cut out, in SPM order (`ORDER_SPM` of them) or PSM, or, now and then,
+plain text. What is cut out is mostly what an editor asks for: a line, a line after its indentation, the rest of a line.
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ def middle_of(lines: Sequence[str], rng: random.Random) -> tuple[int, int, int, 
         line = lines[first]
         stripped = line.strip()
         # Comments, docstrings and lone brackets are common and say little.
-        if not stripped or (stripped[0] == "#" or stripped[:3] in ('"""', "'''") or len(stripped) < 3) * rng.random() > 0.3:
+        if (
+            not stripped
+            or (stripped[0] == "#" or stripped[:3] in ('"""', "'''") or len(stripped) < 3) * rng.random() > 0.3
+        ):
             continue
         indent = len(line) - len(line.lstrip())
         bounds = sorted({index for match in _WORD.finditer(line) for index in match.span()})
@@ -127,7 +130,9 @@ def functions_of(text: str) -> Iterator[str]:
             continue
         indent = len(match[1])
         end = number + 1
-        while end < len(lines) and (not lines[end].strip() or lines[end].startswith(" " * (indent + 1)) or lines[end].lstrip()[:1] == ")"):
+        while end < len(lines) and (
+            not lines[end].strip() or lines[end].startswith(" " * (indent + 1)) or lines[end].lstrip()[:1] == ")"
+        ):
             end += 1
         body = [each[indent:] for each in lines[number:end]]
         while not body[-1].strip():
@@ -153,10 +158,11 @@ class Examples:
         return self._texts[bisect_left(self._weights, self._rng.random() * self._weights[-1])]
 
     def example(self, budget_tokens: int) -> list[int] | None:
-        """The ids of one example of at most `budget_tokens`, those of its middle flagged; None if it came to nothing."""
+        """The ids of one example of at most `budget_tokens`, those of its middle flagged; None if nothing was found."""
         rng, text = self._rng, self._text()
         if rng.random() < PLAIN_TEXT:
-            start = text.rfind("\n", 0, rng.randrange(len(text))) + 1 if len(text) > budget_tokens * CHARS_PER_TOKEN else 0
+            begins = rng.randrange(len(text)) if len(text) > budget_tokens * CHARS_PER_TOKEN else 0
+            start = text.rfind("\n", 0, begins) + 1
             ids = self._encode([text[start : start + budget_tokens * CHARS_PER_TOKEN]])[0]
             return [BOS, *ids[: budget_tokens - 1]]
         parts = cut(text, budget_tokens * CHARS_PER_TOKEN, rng)

@@ -1,4 +1,4 @@
-"""Writes the trained weights as GGUF, for llama.cpp: the matrices in Q8_0 (or float32, to compare with), norms in float32."""
+"""Writes the trained weights as GGUF for llama.cpp: matrices in Q8_0 (or float32, to compare), norms in float32."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from examples import BOS, END, EOS, MIDDLE, PREFIX, SUFFIX
 from gguf import GGMLQuantizationType, LlamaFileType
+
+from examples import BOS, END, EOS, MIDDLE, PREFIX, SUFFIX
 from model import EPSILON, ROPE_BASE
 from tokenizer import PRE_TOKENIZER
 

@@ -16,13 +16,13 @@ ROPE_BASE = 10_000.0
 class Shape:
     """What the weights look like. Every width is a multiple of 32, the block of llama.cpp's quantisations."""
 
-    vocabulary: int = 4096
+    vocabulary: int = 6144
     width: int = 384
-    layers: int = 7
+    layers: int = 6
     heads: int = 6
     kv_heads: int = 2
     head_width: int = 64
-    ffn_width: int = 832
+    ffn_width: int = 896
     context: int = 1024
 
 

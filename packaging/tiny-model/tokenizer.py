@@ -7,8 +7,9 @@ import json
 import random
 from pathlib import Path
 
-from examples import SPECIAL_TOKENS
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from examples import SPECIAL_TOKENS
 
 PRE_TOKENIZER = "qwen2"
 PATTERN = (
@@ -20,7 +21,7 @@ SAMPLE_DOCUMENTS = 8000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--vocabulary", type=int, default=4096)
+    parser.add_argument("--vocabulary", type=int, default=6144)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     with arguments.corpus.open() as file:

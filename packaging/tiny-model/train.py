@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
+
 from examples import BOS, EOS, MIDDLE_FLAG, Examples, functions_of
 from model import Model, Shape, token_losses
-from tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,8 +86,7 @@ class Rows:
     def _fill(self, device: str) -> None:
         chunks: list[np.ndarray] = []
         while True:
-            for each in self._queues:
-                chunks.append(np.frombuffer(each.get(), np.uint16).reshape(-1, self._row_tokens))
+            chunks += [np.frombuffer(each.get(), np.uint16).reshape(-1, self._row_tokens) for each in self._queues]
             if sum(map(len, chunks)) < self._rows:
                 continue
             for _ in range(self._reuse):
@@ -137,7 +137,9 @@ class Optimizer:
             else:
                 self._others.append(parameter)
         self.state: dict[str, Any] = {
-            "momentum": [torch.zeros(len(group), *shape, device=group[0].device) for shape, group in self._groups.items()],
+            "momentum": [
+                torch.zeros(len(group), *shape, device=group[0].device) for shape, group in self._groups.items()
+            ],
             "first": [torch.zeros_like(each) for each in self._others],
             "second": [torch.zeros_like(each) for each in self._others],
         }
@@ -195,7 +197,9 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--save-every", type=float, default=300)
     parser.add_argument("--seconds", type=float, help="how long to train, by the clock")
     parser.add_argument("--tokens", type=float, help="how many tokens to train on")
-    parser.add_argument("--shape", type=json.loads, default={}, help="what differs from the shipped model's shape, JSON")
+    parser.add_argument(
+        "--shape", type=json.loads, default={}, help="what differs from the shipped model's shape, JSON"
+    )
     parser.add_argument("--batch-rows", type=int, default=128)
     parser.add_argument("--micro-rows", type=int, help="how many rows at once; default: the batch")
     parser.add_argument("--producers", type=int, default=1, help="processes that make examples")
@@ -235,7 +239,9 @@ class Training:
         if gpu:
             for block in self.model.blk:
                 block.compile(dynamic=False)
-        held_out = Examples(documents(arguments.held_out, 0, 1), Tokenizer.from_file(str(arguments.tokenizer)), HELD_OUT_SEED)
+        held_out = Examples(
+            documents(arguments.held_out, 0, 1), Tokenizer.from_file(str(arguments.tokenizer)), HELD_OUT_SEED
+        )
         rows = np.frombuffer(held_out.rows(HELD_OUT_ROWS, row_tokens).tobytes(), np.uint16).reshape(-1, row_tokens)
         self.held_out = torch.from_numpy(rows.astype(np.int32)).to(self.device)
         self.rows.start(self.device)
