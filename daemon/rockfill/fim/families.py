@@ -117,11 +117,11 @@ CODEGEMMA = Family(
     bos=True,
 )
 
-# The bundled model: trained on this string only (PSM was not learnt), one file at a time.
+# The bundled model: four fifths of its training were SPM, one fifth PSM (packaging/tiny-model), one file at a time.
 ROCKFILL = Family(
     name="rockfill",
     default_order="spm",
-    psm=None,
+    psm=Template((_PRE, _P, _SUF, _S, _MID)),
     spm=Template((_SUF, _S, _PRE, _P, _MID)),
     stop_markers=(_END, *_PIPED, Marker("<eos>")),
     bos=True,

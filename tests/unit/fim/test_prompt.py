@@ -94,7 +94,7 @@ def test_what_looks_like_a_marker_in_user_text_stays_text() -> None:
 
 def test_an_order_that_is_not_known_is_refused_and_an_unverified_one_unless_it_is_allowed() -> None:
     with pytest.raises(Problem) as unknown:
-        render(named("rockfill-tiny"), "psm", PLAIN, allow_unverified=True)
+        render(named("mellum"), "psm", PLAIN, allow_unverified=True)
     assert unknown.value.code is Code.FIM_UNSUPPORTED
     assert "spm" in unknown.value.info.advice
     with pytest.raises(Problem) as unverified:
