@@ -43,7 +43,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, path: Path) -> int:
     writer.add_bos_token_id(BOS)
     writer.add_eos_token_id(EOS)
     writer.add_pad_token_id(EOS)
-    writer.add_add_bos_token(value=False)
+    writer.add_add_bos_token(value=True)
     writer.add_eot_token_id(END)
     for name, token in (("fim_pre", PREFIX), ("fim_suf", SUFFIX), ("fim_mid", MIDDLE), ("fim_sep", END)):
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", token)

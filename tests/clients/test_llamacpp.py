@@ -74,8 +74,9 @@ def test_a_whole_completion_has_the_same_fields(upstream: str, running: Applianc
         upstream, running, "/completion", {"prompt": "import os\nimport ", "temperature": 0, "n_predict": 9}
     )
     assert_same_shape(theirs.json(), ours.json())
-    for name in ("stop_type", "tokens_predicted", "prompt", "truncated"):
+    for name in ("stop_type", "tokens_predicted", "truncated"):
         assert ours.json()[name] == theirs.json()[name]
+    assert theirs.json()["prompt"] == "<bos>" + ours.json()["prompt"]  # it tells the token that it adds; so do we add it
 
 
 def test_a_stream_ends_with_the_same_fields_and_without_done(upstream: str, running: Appliance) -> None:
