@@ -76,7 +76,7 @@ def test_a_whole_completion_has_the_same_fields(upstream: str, running: Applianc
     assert_same_shape(theirs.json(), ours.json())
     for name in ("stop_type", "tokens_predicted", "truncated"):
         assert ours.json()[name] == theirs.json()[name]
-    assert theirs.json()["prompt"] == "<bos>" + ours.json()["prompt"]  # it tells the token that it adds; so do we add it
+    assert theirs.json()["prompt"] == "<bos>" + ours.json()["prompt"]  # it shows the token that both add
 
 
 def test_a_stream_ends_with_the_same_fields_and_without_done(upstream: str, running: Appliance) -> None:
