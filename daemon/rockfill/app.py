@@ -159,7 +159,13 @@ class _Appliance:
         self._models = ModelStore([paths.bundled_models(), state.path / "models"])
         _choose(self._models, options.model, state.choices().model)
         self._libraries = build_libraries(
-            config, state, self._models, self._bus, board_facts, arrived=self._model_arrived
+            config,
+            state,
+            self._models,
+            self._bus,
+            board_facts,
+            arrived=self._run_model,
+            runtime_arrived=self._runtime_arrived,
         )
         self._supervisor = Supervisor(
             partial(_spawn, options.worker, self._settings, state),
@@ -304,8 +310,11 @@ class _Appliance:
             return
         await _load(self._supervisor, self._models, say)
 
-    def _model_arrived(self, target: Target) -> None:
-        self._run_model(target)
+    def _runtime_arrived(self) -> None:
+        """Run what only a missing runtime kept from running."""
+        fallback = self._models.instead_of
+        if fallback is not None and fallback.problem.code is Code.RUNTIME_MISSING:
+            self._run_model(fallback.target)
 
     def _run_model(self, target: Target) -> None:
         """Make a model that is here the chosen one, and load it in the background."""

@@ -20,7 +20,9 @@ import pytest
 
 from tests.appliance import ROOT, Appliance, environment
 from tests.fakes.hub import FileSpec, HubServer
+from tests.fakes.rkllm_simulator import build
 from tests.not_run import not_run
+from tests.npu import NpuAppliance
 from tests.proxy import certificate
 
 if TYPE_CHECKING:
@@ -341,3 +343,25 @@ def test_everything_goes_through_the_proxy_that_is_named(tmp_path: Path) -> None
         refused = rockfill(hub, tmp_path / "state", "models", "variants", BIG, **variables)
         assert refused.returncode == 1
         assert "HTTPS_PROXY" in refused.stderr
+
+
+def test_a_model_that_only_lacked_a_runtime_is_run_once_there_is_one(tmp_path: Path) -> None:
+    appliance = NpuAppliance(tmp_path, library="")
+    appliance.start()
+    try:
+        engine = appliance.wait_for_state("ready")
+        assert engine["model"]["name"] == "rockfill-tiny"
+        assert engine["instead_of"]["problem"]["code"] == "runtime_missing"
+        assert "rockfill runtime install" in engine["instead_of"]["problem"]["advice"]
+        installed = appliance.command("runtimes.install", path=str(build("1.2.1")))
+        assert installed == {"version": "1.2.3", "installed": True, "download": None}
+        while appliance.command("engine.get")["model"]["demonstration"]:
+            time.sleep(0.02)
+        assert appliance.wait_for_state("ready")["instead_of"] is None
+        [runtime] = appliance.command("runtimes.list")["runtimes"]
+        assert (runtime["version"], runtime["origin"], runtime["official"]) == ("1.2.3", "installed", False)
+        assert appliance.command("runtimes.use", version="1.2.3") == {"pinned": "1.2.3"}
+        assert appliance.command("runtimes.remove", version="1.2.3")["left"] == []
+        assert appliance.command("runtimes.list")["pinned"] is None
+    finally:
+        appliance.stop()

@@ -121,9 +121,10 @@ async def _fetch(arguments: argparse.Namespace, type_: str) -> int:
             value = await ask.call(type_, {**parameters, "accept_licence": True})
         for problem_value in value["problems"]:
             print(_told(problem_value), file=sys.stderr)
-        for name in ("runtime_download", "download"):
-            if value[name] is not None:
-                value[name] = await _followed(ask, value[name])
+        if value["download"] is not None:
+            value["download"] = await _followed(ask, value["download"])
+        if value["runtime_download"] is not None:
+            value["runtime_download"] = await _followed_if_it_comes(ask, value["runtime_download"])
     if arguments.json:
         return _json(value)
     name = value["model"]
@@ -145,6 +146,16 @@ async def _followed(ask: Ask, download: dict[str, Any]) -> dict[str, Any]:
         else:
             print("What has come is kept; the same command goes on from there.", file=sys.stderr)
         raise
+
+
+async def _followed_if_it_comes(ask: Ask, download: dict[str, Any]) -> dict[str, Any]:
+    """The model is here even if the runtime that it needs is not."""
+    try:
+        return await _followed(ask, download)
+    except Problem as problem:
+        again = f"`rockfill runtime install {download['id']}` tries again."
+        print(f"{download['name']} did not come: {problem.message} {again}", file=sys.stderr)
+        return download
 
 
 def _accepts(problem: Problem) -> bool:

@@ -6,6 +6,7 @@ Both ways run the same functions of the table of commands, so that results are t
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import pwd
 from contextlib import asynccontextmanager
@@ -118,6 +119,8 @@ async def _here(state: StateDir, arguments: argparse.Namespace) -> AsyncGenerato
     from rockfill.evaluation.results import Results
     from rockfill.store.models import ModelStore, choose_remembered
 
+    # What fails is told by whoever waits for it.
+    logging.getLogger("rockfill.downloads").setLevel(logging.ERROR)
     configuration = config.load(paths.config_file(getattr(arguments, "config", None)))
     models = ModelStore([paths.bundled_models(), state.path / "models"])
     choose_remembered(models, state.choices().model)

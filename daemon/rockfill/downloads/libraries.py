@@ -59,8 +59,13 @@ def build_libraries(
     board: Callable[[], BoardFacts],
     *,
     arrived: Callable[[Target], None] = lambda target: None,
+    runtime_arrived: Callable[[], None] = lambda: None,
 ) -> Libraries:
-    """The services, given just what each uses. `arrived` is called with a model that was to be run once it is here."""
+    """The services, given just what each uses.
+
+    `arrived` is called with a model that was to be run once it is here, and `runtime_arrived` when
+    there is another runtime.
+    """
     limit = Limit(config.hub.bandwidth_limit_mb_s * 1e6)
     hub = Hub(
         os.environ.get("HF_ENDPOINT") or config.hub.endpoint,
@@ -87,6 +92,7 @@ def build_libraries(
         configured=config.rkllm.library or os.environ.get("ROCKFILL_RKLLM_LIBRARY", ""),
         endpoint=config.hub.runtimes,
         system=SYSTEM_DIRECTORIES,
+        arrived=runtime_arrived,
     )
     library = ModelLibrary(hub, models, shelves["model"], downloads, runtimes, state, board, transfer)
     return Libraries(downloads, library, runtimes)

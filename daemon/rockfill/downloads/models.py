@@ -186,8 +186,9 @@ class ModelLibrary:
             await self._want(
                 Wanted(plan.name, repository.name, file, request.revision, request.force, request.tokenizer)
             )
+        runtime = await self._runtime_for(verdict)  # first, so that the model can be run once it is here
         job = await self._downloads.add(plan)
-        return Pulled(plan.name, job, warnings, await self._runtime_for(verdict))
+        return Pulled(plan.name, job, warnings, runtime)
 
     async def cancel(self, job_id: str) -> Job:
         """End a download. What was to be run once it had come is not wanted any more."""
@@ -349,7 +350,7 @@ class ModelLibrary:
     async def installed(self, plan: Plan) -> Target | None:
         """Take note that a plan was carried out; the model that is to be run now, if it was wanted for that."""
         if plan.kind == "runtime":
-            await self._runtimes.refresh()
+            await self._runtimes.note_arrival()
             return None
         await asyncio.to_thread(self._models.read_again)
         wanted = self._wanted

@@ -17,7 +17,7 @@ from rockfill.store.runtimes import find_runtimes, inspect
 from rockfill.store.shelf import digest_of, slug_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from rockfill.downloads.jobs import Downloads, Job
@@ -42,8 +42,13 @@ class RuntimeLibrary:
         configured: str,
         endpoint: str,
         system: Iterable[Path],
+        arrived: Callable[[], None] = lambda: None,
     ) -> None:
-        """`configured` is the library that the configuration names ("" for none), and then the only one that is run."""
+        """`configured` is the library that the configuration names ("" for none), and then the only one that is run.
+
+        `arrived` is called when there is another one.
+        """
+        self._arrived = arrived
         self._shelf = shelf
         self._downloads = downloads
         self._state = state
@@ -128,8 +133,13 @@ class RuntimeLibrary:
     async def install_file(self, path: Path) -> str:
         """Install the library at `path`, with the licence that lies beside it, and return its version."""
         version = await asyncio.to_thread(self._install_file, path)
-        await self.refresh()
+        await self.note_arrival()
         return version
+
+    async def note_arrival(self) -> None:
+        """Another runtime was put in its place."""
+        await self.refresh()
+        self._arrived()
 
     def _install_file(self, path: Path) -> str:
         identity = inspect(path)
