@@ -91,8 +91,8 @@ class Fault:
     """What goes wrong with requests for paths that hold `path`, the next `times` of them (0: for ever).
 
     `where` is "hub", "files" or "api". With `after_bytes` it happens once so much has been sent. `what` is one of:
-    close, reset, stall, garbage (one byte is another), short_total, long, no_range, wrong_range, packed, expired,
-    status.
+    close, reset, stall, garbage (one byte is another), short, short_total, long, no_range, wrong_range, packed,
+    expired, status.
     """
 
     what: str
@@ -323,12 +323,15 @@ class _Server:
             sent_headers["Content-Encoding"] = "gzip"
         response = web.StreamResponse(status=status, headers=sent_headers)
         extra = b"more than there is" if what == "long" else b""
-        response.content_length = length - begin + len(extra)
+        if what == "short":
+            response.enable_chunked_encoding()  # nothing then says how much there should be
+        else:
+            response.content_length = length - begin + len(extra)
         await response.prepare(request)
         if request.method == "HEAD":
             return response
         sent = 0
-        for piece in file.pieces(begin):
+        for piece in () if what == "short" and begin else file.pieces(begin):
             data = piece
             if fault is not None and fault.what in ("close", "reset", "stall", "garbage"):
                 left = fault.after_bytes - sent
@@ -340,6 +343,8 @@ class _Server:
                     return response
             await self._write(response, entry, data)
             sent += len(data)
+            if what == "short":
+                break
         if extra:
             await response.write(extra)
         await response.write_eof()

@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import stat
+import threading
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -149,10 +150,10 @@ class Transfer:
         Goes on where an earlier call for the same content ended. Raises a problem of the hub family, `disk_full` or
         `state_dir_unusable`; what came is kept for the next call, unless it was proven wrong (`download_corrupt`).
         """
-        part = await asyncio.to_thread(_Part.open, target, content, self._sync_bytes)
+        part = await _opened(target, content, self._sync_bytes)
         try:
             await self._fill(part, address, progress)
-            await asyncio.to_thread(part.finish)
+            await _to_the_end(asyncio.to_thread(part.finish))
         finally:
             await _to_the_end(asyncio.to_thread(part.close))
 
@@ -181,10 +182,12 @@ class Transfer:
         except _Again as again:
             return again.problem
         except aiohttp.ClientPayloadError:
-            return unreachable(_origin(address), ConnectionError("the connection ended early"))
+            pass
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             return unreachable(_origin(address), error)
-        return None
+        if part.missing_bytes == 0:
+            return None
+        return unreachable(_origin(address), ConnectionError("the connection ended early"))
 
     async def _take(self, response: aiohttp.ClientResponse, part: _Part, progress: Progress) -> None:
         """Write what comes, while more comes. Whatever ends it, what has come is written."""
@@ -350,14 +353,14 @@ class _Part:
         self._digest = hashlib.sha256()
 
     @classmethod
-    def open(cls, target: Path, content: Content, sync_bytes: int) -> Self:
-        """The part as far as it can be believed, read once to hash it."""
+    def open(cls, target: Path, content: Content, sync_bytes: int, given_up: threading.Event) -> Self:
+        """The part as far as it can be believed, read once to hash it, unless that is `given_up`."""
         path, _ = _paths(target)
         with refusals_told(target.parent):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             part = cls(target, content, fd, sync_bytes)
             try:
-                part._take_up()
+                part._take_up(given_up)
             except BaseException:
                 os.close(fd)
                 raise
@@ -438,7 +441,11 @@ class _Part:
         finally:
             os.close(self._fd)
 
-    def _take_up(self) -> None:
+    def abandon(self) -> None:
+        """Close it as it is."""
+        os.close(self._fd)
+
+    def _take_up(self, given_up: threading.Event) -> None:
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             raise OSError(errno.EINVAL, "not a file")
         record = _read_record(self._record_path)
@@ -449,7 +456,7 @@ class _Part:
             self._synced_bytes = min(record.synced_bytes, length, record.size_bytes)
         os.ftruncate(self._fd, self._synced_bytes)
         self._digest = self._fresh_digest()
-        while self.done_bytes < self._synced_bytes:
+        while self.done_bytes < self._synced_bytes and not given_up.is_set():
             chunk = os.read(self._fd, min(CHUNK_BYTES, self._synced_bytes - self.done_bytes))
             if not chunk:
                 raise OSError(errno.EIO, "the file became shorter")
@@ -477,6 +484,20 @@ def _read_record(path: Path) -> _Record | None:
 def _write_all(fd: int, data: memoryview) -> None:
     while data:
         data = data[os.write(fd, data) :]
+
+
+async def _opened(target: Path, content: Content, sync_bytes: int) -> _Part:
+    """The part, or nothing open at all: hashing gigabytes takes a while, in which this may well be cancelled."""
+    given_up = threading.Event()
+    opening = asyncio.ensure_future(asyncio.to_thread(_Part.open, target, content, sync_bytes, given_up))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        given_up.set()
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await asyncio.to_thread(opening.result().abandon)
+        raise
 
 
 async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:

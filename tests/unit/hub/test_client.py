@@ -108,6 +108,7 @@ print(open(hf_hub_download("user/model", "model.gguf"), "rb").read() == open(sys
 """
 
 
+@pytest.mark.timeout(60)
 def test_the_stand_in_answers_as_the_hub_does(hub: HubServer, tmp_path: Path) -> None:
     """The real client's own download, which asks for more than ours, succeeds against it."""
     hub.add(NAME, {"model.gguf": WEIGHTS, "config.json": CONFIG})
@@ -125,6 +126,7 @@ print(json.dumps([name for name in ("huggingface_hub", "httpx2", "yaml") if name
 """
 
 
+@pytest.mark.timeout(60)
 def test_the_daemon_does_not_load_it_before_somebody_asks() -> None:
     variables = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
     done = subprocess.run([sys.executable, "-c", IMPORTED], env=variables, capture_output=True, text=True, check=True)

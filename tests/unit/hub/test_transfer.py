@@ -316,6 +316,34 @@ async def test_cancelling_keeps_all_that_came(hub: HubServer, target: Path) -> N
     assert hub.sent_bytes() == SPEC.length - kept
 
 
+async def test_cancelling_while_the_part_is_hashed_leaves_it_and_nothing_open(
+    hub: HubServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(target, beginning(2 * MIB))
+    monkeypatch.setattr(transfer, "CHUNK_BYTES", 1)  # two million steps
+    fetching = asyncio.create_task(fetch(hub, target))
+    await asyncio.sleep(0.2)
+    fetching.cancel()
+    await asyncio.wait([fetching])
+    assert fetching.cancelled()
+    monkeypatch.undo()
+    assert hub.log == []
+    await fetch(hub, target)
+    assert is_right(target)
+    assert hub.sent_bytes() == SPEC.length - 2 * MIB
+
+
+async def test_an_answer_that_ends_early_and_in_order_is_no_end(hub: HubServer, target: Path) -> None:
+    hub.fail("short")
+    await fetch(hub, target)
+    assert is_right(target)
+    hub.fail("short", times=0)
+    other = target.with_name("other")
+    with pytest.raises(Problem) as caught:
+        await fetch(hub, other)
+    assert caught.value.code is Code.HUB_UNREACHABLE
+
+
 async def test_a_clock_that_jumps_changes_nothing(
     hub: HubServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
