@@ -178,6 +178,15 @@ def test_the_request_holds_the_text_around_the_cursor_the_other_files_and_the_se
     }
 
 
+def test_the_temperature_is_asked_for_only_where_the_engine_honours_it(page: Page, shared: Appliance) -> None:
+    engine = {**shared.command("engine.get"), "type": "engine.changed", "topic": "engine"}
+    assert "temperature" in engine["honours"]
+    scripted = answer(page, {})
+    scripted.replace["engine.changed"] = {**engine, "honours": []}
+    sign_in(page, shared)
+    expect(page.get_by_label("Temperature")).to_be_disabled()
+
+
 def test_what_was_trimmed_is_said(page: Page, shared: Appliance) -> None:
     trimmed = {"prefix_chars": 1200, "suffix_chars": 30, "files": 1}
     answer(page, {"complete.start": completion("b", trimmed=trimmed)})

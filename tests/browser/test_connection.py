@@ -118,7 +118,7 @@ def test_a_page_of_another_release_says_so(page: Page, shared: Appliance) -> Non
     page.add_init_script("addEventListener('DOMContentLoaded', () => (document.body.dataset.version = '0.0.0'))")
     sign_in(page, shared)
     expect(page.locator("#notices")).to_contain_text("Rockfill was updated")
-    expect(page.get_by_role("button", name="Load the new page")).to_be_visible()
+    expect(page.get_by_role("button", name="Load the page anew")).to_be_visible()
 
 
 def test_the_page_works_below_a_path(page: Page, shared: Appliance) -> None:
@@ -136,6 +136,22 @@ def test_the_page_works_below_a_path(page: Page, shared: Appliance) -> None:
     expect(page.locator(".cm-line span").first).to_be_visible()  # the last that is loaded: how to read the language
     assert [url for url in asked if not url.startswith(prefix)] == []
     assert sockets == [f"ws://127.0.0.1:{shared.port}/below/a/path/ws"]
+
+
+def test_a_part_that_can_not_be_loaded_is_said_and_the_page_goes_on(
+    page: Page, shared: Appliance, complaints: list[str]
+) -> None:
+    complaints.append("404")
+    page.route("**/board.js", lambda route: route.fulfill(status=404, body=""))
+    sign_in(page, shared)
+    page.goto(f"{address(shared)}#board")
+    expect(page.get_by_role("alert")).to_contain_text("could not be loaded")
+    expect(page.get_by_role("button", name="Load the page anew")).to_be_visible()
+    page.goto(f"{address(shared)}#connect")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.locator("#connect")).to_be_visible()
+    page.goto(f"{address(shared)}#constructor")  # no view of ours
+    expect(editor(page)).to_be_visible()
 
 
 @pytest.mark.parametrize("view", ["complete", "models", "board", "connect"])

@@ -71,7 +71,7 @@ class CompleteView {
     const offline = this.appliance.status.state !== "open";
     const { mode, maxTokens, temperature, automatic } = this.#settings;
     const honours = this.appliance.engine?.honours;
-    const hot = honours === undefined || honours === null || honours.includes("temperature");
+    const hot = honours?.includes("temperature") ?? true; // an engine that is not loaded does not say
     render(html`
       <h1 class="spoken">Complete code</h1>
       ${this.firstSteps.draw()}

@@ -4,8 +4,8 @@ import { appliance } from "./appliance.js";
 import { html, nothing, problemNote } from "./parts.js";
 import { login, logout, tokenFromAddress } from "./session.js";
 import { render } from "./vendor/lit.js";
-import { celsius, count, NONE, percent, short, time } from "./words.js";
 import { stateWords, unitOf } from "./engine.js";
+import { count, NONE, short, time } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 const VIEWS = {
@@ -18,12 +18,15 @@ const VIEWS = {
 const [OFTEN_S, SELDOM_S] = [1, 3];
 let shown = null; // { name, view }
 let signInProblem = null;
+let notLoaded = null; // why a view could not be shown
 
 // Which view
 
+const viewInAddress = () => (Object.hasOwn(VIEWS, location.hash.slice(1)) ? location.hash.slice(1) : "complete");
+
 async function route() {
   if (location.hash.includes("token=")) return start();
-  const name = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "complete";
+  const name = viewInAddress();
   for (const link of document.querySelectorAll("nav a")) {
     const here = link.hash === `#${name}`;
     if (here) link.setAttribute("aria-current", "page");
@@ -34,10 +37,12 @@ async function route() {
   try {
     entry.view ??= (await entry.load()).open(at(name), appliance);
   } catch (error) {
-    console.error(error);
-    entry.view = null;
-    return;
+    // After an upgrade, say, the files of the release that this page is of are gone.
+    notLoaded = error;
+    return draw();
   }
+  if (viewInAddress() !== name) return; // somebody went on meanwhile
+  notLoaded = null;
   if (shown?.name !== name) shown?.view.leave?.();
   shown = { name, view: entry.view };
   draw();
@@ -100,13 +105,14 @@ function notices() {
       <p class="actions"><button type="button" @click=${() => appliance.retryNow()}>Try now</button></p>
     </div>`;
   }
+  const anew = html`<p class="actions"><button type="button" @click=${() => location.reload()}>Load the page anew</button></p>`;
+  if (notLoaded) return html`<div class="notice" role="alert"><p><strong>This part of the page could not be loaded.</strong> ${notLoaded.message}</p>${anew}</div>`;
   if (status.state !== "open") return nothing;
   const old = status.version && status.version !== document.body.dataset.version;
-  return html`${old
+  return old
     ? html`<div class="notice" role="status"><p><strong>Rockfill was updated to ${status.version}.</strong> This page is of
-        ${document.body.dataset.version}.</p><p class="actions"><button type="button" @click=${() => location.reload()}>Load the new page</button></p></div>`
-    : nothing}
-`;
+        ${document.body.dataset.version}.</p>${anew}</div>`
+    : nothing;
 }
 
 function readouts() {

@@ -45,6 +45,7 @@ def state_value(supervisor: Supervisor, completions: CompletionService, models: 
         "runtime_facts": asdict(supervisor.runtime_facts) if supervisor.runtime_facts else None,
         "context_tokens": facts.context_tokens if facts else None,
         "memory_bytes": supervisor.memory_bytes,
+        "honours": list(facts.honours) if facts else None,  # of the sampling that a request may ask for
         "fim_order": snapshot.fim_order,
         "tokens_per_second": supervisor.tokens_per_second,
         "queue_depth": completions.queue_depth,
