@@ -3,6 +3,7 @@
 # make check  the static part of it: formatting, lints, types, the layer rule, the shape of the tree
 # make deb    the Debian packages for amd64 and arm64, in dist/; ARCH=arm64 makes only those
 # make repo   a signed apt repository of them, in dist/apt/; KEY=… names the key that signs, URL=… where it will be
+# make test-deb   all that can be found out about the packages: `make test` and piuparts, arm64 emulated; half an hour
 # make test-arm64   the RKLLM binding's tests on arm64, emulated; ten minutes
 # make screenshots   every view at two widths, light and dark, into build/screenshots; three of them are the README's
 # make vendor-web   bundles what the page uses of others into web/static/vendor; needs npm, and nobody else does
@@ -11,7 +12,7 @@
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made from; otherwise the first one on PATH that is new enough.
 .NOTPARALLEL:
-.PHONY: deb repo help run test test-arm64 check lint debian-packages format bench bench-typing vendor-web \
+.PHONY: deb repo test-deb help run test test-arm64 check lint debian-packages format bench bench-typing vendor-web \
   screenshots tiny-model tiny-model-install lock clean FORCE
 
 PY := .venv/bin/python
@@ -42,6 +43,10 @@ repo: deb
 
 deb: .venv/ready-to-run
 	@$(PY) packaging/debian_build.py build $(ARCH)
+
+test-deb: .venv/ready-to-test debian-packages
+	@$(PY) -m pytest tests/packaging/test_packages.py tests/packaging/test_installed.py tests/packaging/on_noble.py \
+	  tests/packaging/with_piuparts.py tests/packaging/under_qemu.py $(ARGS)
 
 test-arm64: .venv/ready-to-test
 	@$(PY) -m pytest --capture=no tests/arm64/under_qemu.py $(ARGS)

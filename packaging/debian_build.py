@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,13 +130,13 @@ def digest(architecture: str) -> str:
     return hashed.hexdigest()[:12]
 
 
-def build(architecture: str, output: Path = OUTPUT, scratch: Path | None = None) -> list[Path]:
-    """Build the packages from a copy of the checkout in `scratch`, and return their paths below `output`."""
+def build(architecture: str, output: Path = OUTPUT) -> list[Path]:
+    """Build the packages from a copy of the checkout, and return their paths below `output`."""
     fetch(architecture)
-    scratch = scratch or ROOT / "build" / "deb" / architecture
-    shutil.rmtree(scratch, ignore_errors=True)
+    (ROOT / "build").mkdir(exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"deb-{architecture}-", dir=ROOT / "build"))
     tree = scratch / "rockfill"
-    tree.mkdir(parents=True)
+    tree.mkdir()
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir() and not source.is_symlink():
@@ -163,7 +164,9 @@ def build(architecture: str, output: Path = OUTPUT, scratch: Path | None = None)
     output.mkdir(parents=True, exist_ok=True)
     # The packages, and what lintian and reprepro want beside them.
     made = sorted(path for path in scratch.iterdir() if path.suffix in (".deb", ".changes", ".buildinfo"))
-    return [Path(shutil.copy2(path, output / path.name)) for path in made]
+    copied = [Path(shutil.copy2(path, output / path.name)) for path in made]
+    shutil.rmtree(scratch)
+    return copied
 
 
 def main(arguments: list[str]) -> None:

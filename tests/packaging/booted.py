@@ -147,7 +147,7 @@ def booted(folder: Path, suite: str = TRIXIE, *, own_network: bool = False) -> I
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if os.geteuid() != 0 or missing:
         not_run("systemd", f"{', '.join(missing)} missing" if missing else "only root may boot a container")
-    root, name = _root(suite), f"rockfill-{os.getpid()}"
+    root, name = root_of(suite), f"rockfill-{os.getpid()}"
     nspawn = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe"]
     nspawn += ["--machine", name, "--resolv-conf=copy-host", *(["--private-network"] if own_network else [])]
     packages = sysconfig.get_path("platlib")
@@ -182,7 +182,7 @@ def _end(container: subprocess.Popen[bytes]) -> None:
         container.wait(END_S)
 
 
-def _root(suite: str) -> Path:
+def root_of(suite: str) -> Path:
     """The root file system, made if this checkout has none of these packages yet."""
     digest = hashlib.sha256(" ".join((suite, *PACKAGES)).encode()).hexdigest()[:8]
     root = ROOT / ".cache" / f"root-{suite}-{digest}"
@@ -194,7 +194,7 @@ def _root(suite: str) -> Path:
         made = subprocess.run([*command, str(unfinished)], capture_output=True, text=True, timeout=MAKE_S, check=False)
         if made.returncode != 0:
             shutil.rmtree(unfinished, ignore_errors=True)
-            not_run("systemd", f"mmdebstrap failed: {_last_line(made.stderr)}")
+            not_run("systemd" if suite == TRIXIE else suite, f"mmdebstrap failed: {_last_line(made.stderr)}")
         unfinished.rename(root)
     return root
 

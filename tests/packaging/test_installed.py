@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.packaging import readme
 from tests.packaging.booted import MAKE_S, booted
 from tests.packaging.installed import APT, APT_S, Installed, paths_on, until
 from tests.packaging.packages import BUILD_S, built, native, repacked
@@ -96,6 +97,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, suite: str) -> Path:
 def installed(folder: Path, suite: str) -> Iterator[Installed]:
     with booted(folder, suite, own_network=True) as machine:
         service = Installed(machine)
+        answers = 'APT::Get::Assume-Yes "true";\nDpkg::Options:: "--force-confold";\n'  # in the place of a person
+        machine.path("/etc/apt/apt.conf.d/99answers").write_text(answers)
         service.apt("update", online=True)
         service.found = paths_on(machine, THEIRS)
         service.sh("sh", "-c", STAND_INS)
@@ -105,10 +108,11 @@ def installed(folder: Path, suite: str) -> Iterator[Installed]:
 
 def from_files(service: Installed, folder: Path) -> str:
     """On a machine that is offline, with what one that is online has fetched for it."""
-    (folder / "offline/partial").mkdir(parents=True)
-    in_folder(service, "-o Dir::Cache::archives=/folder/offline install --download-only ./*.deb", online=True)
+    fetch, install = readme.blocks("Without a network")
+    for command in fetch:
+        in_folder(service, command, online=True)
     try:
-        return in_folder(service, "install ./*.deb ./offline/*.deb")
+        return "".join(in_folder(service, command) for command in install)
     finally:  # for the test of what is left: they were nobody's wish
         service.sh("sh", "-c", "for file in /folder/offline/*.deb; do apt-mark auto $(dpkg-deb -f $file Package); done")
 
@@ -139,8 +143,8 @@ def from_a_repository(service: Installed, folder: Path) -> str:
 INSTALL = {"trixie": from_files, "bookworm": from_a_repository}
 
 
-def in_folder(service: Installed, arguments: str, *, online: bool = False) -> str:
-    return service.sh("sh", "-c", f"cd /folder && {' '.join(APT)} {arguments}", online=online, within_s=APT_S)
+def in_folder(service: Installed, command: str, *, online: bool = False) -> str:
+    return service.sh("sh", "-c", f"cd /folder && {command}", online=online, within_s=APT_S)
 
 
 def ready(service: Installed) -> None:
@@ -240,6 +244,34 @@ def test_the_sandbox_leaves_what_it_needs_and_nothing_else(installed: Installed,
     }
     groups = {name: int(installed.sh("getent", "group", name).split(":")[2]) for name in ("render", "video")}
     assert set(groups.values()) <= set(told["member_of"])
+
+
+# ---- as the README says
+
+
+def test_the_commands_of_the_readme_do_what_they_say(installed: Installed, folder: Path) -> None:
+    tiny = installed.machine.path("/usr/share/rockfill/models/rockfill-tiny/rockfill-tiny-q8_0.gguf")
+    shutil.copy(tiny, folder / "my-model.gguf")
+    said = {}
+    chapters = ("Install", "First model", "Where things are", "Logs", "Upgrade", "Remove")
+    commands = [command for chapter in chapters for block in readme.blocks(chapter) for command in block]
+    for command in commands:
+        if command == "sudo apt remove rockfill rockfill-cpu":
+            assert installed.complete("def f():\n    ")["model"] == "my-model"
+        said[command] = in_folder(installed, command)
+        if "restart" in command or "apt install" in command or "models use" in command:
+            ready(installed)
+    link = re.search(rf"http://\S+:{installed.port}(/login/\S+)", said["sudo rockfill open"])
+    assert link is not None, said["sudo rockfill open"]
+    assert "active (running)" in said["systemctl status rockfill"]
+    assert "fine" in said["sudo rockfill config check"]
+    assert "Listening on" in said["journalctl --unit rockfill --lines 50"]
+    assert "ready" in said["sudo rockfill engine history"]
+    assert "freed" in said["sudo apt purge rockfill rockfill-cpu"]
+    in_folder(installed, "apt install ./rockfill*.deb")
+    ready(installed)
+    for file in readme.paths("Where things are"):
+        assert installed.machine.path(file).exists(), file
 
 
 # ---- when things go wrong
@@ -387,7 +419,7 @@ def test_an_upgrade_keeps_settings_and_restarts(installed: Installed, folder: Pa
     for package in folder.glob("rockfill*.deb"):
         changed = {"etc/rockfill/config.toml": "# another default\n"} if package.name.startswith("rockfill_") else {}
         repacked(package, NEXT, folder / "next", changed)
-    in_folder(installed, "install ./next/*.deb")
+    in_folder(installed, "apt install ./next/*.deb")
     ready(installed)
     assert installed.sh("dpkg-query", "-W", "-f", "${Version}", "rockfill", "rockfill-cpu") == NEXT * 2
     assert installed.tells("MainPID") != daemon
@@ -402,7 +434,7 @@ def test_the_cpu_engine_comes_and_goes_with_its_package(installed: Installed) ->
     until(lambda: installed.tells("MainPID") not in (daemon, "0"), "the service does not notice")
     until(lambda: "install the package rockfill-cpu" in installed.journal(), "it does not say what is missing")
     assert installed.command("models.list")["models"] == []
-    in_folder(installed, "install ./next/rockfill-cpu_*.deb")
+    in_folder(installed, "apt install ./next/rockfill-cpu_*.deb")
     ready(installed)
 
 
@@ -419,7 +451,7 @@ def test_removed_it_leaves_the_models_and_purged_it_leaves_nothing(installed: In
         status = installed.machine.path(file).stat()
         assert (status.st_gid, status.st_mode & 0o777) == (0, 0o644), file
 
-    in_folder(installed, "install ./next/*.deb")
+    in_folder(installed, "apt install ./next/*.deb")
     ready(installed)
     assert installed.token == token
     said = installed.apt("purge", "rockfill", "rockfill-cpu")

@@ -208,7 +208,7 @@ def test_a_second_build_makes_the_same_bytes(tmp_path: Path) -> None:
     """At another time, in another folder, with another umask."""
     before = os.umask(0o077)
     try:
-        again = debian_build.build(native(), tmp_path / "output", tmp_path / "elsewhere" / "scratch")
+        again = debian_build.build(native(), tmp_path)
     finally:
         os.umask(before)
     first = built(native())
