@@ -130,7 +130,7 @@ def digest(architecture: str) -> str:
     return hashed.hexdigest()[:12]
 
 
-def build(architecture: str, output: Path = OUTPUT) -> list[Path]:
+def build(architecture: str, output: Path = OUTPUT, *, compression_level: int = 6) -> list[Path]:
     """Build the packages from a copy of the checkout, and return their paths below `output`."""
     fetch(architecture)
     (ROOT / "build").mkdir(exist_ok=True)
@@ -146,6 +146,7 @@ def build(architecture: str, output: Path = OUTPUT) -> list[Path]:
     shutil.copytree(ROOT / WHEELS / architecture, tree / WHEELS / architecture)
     # Debian's Python, whatever else is called python3 here, and nothing of the user's that a build could depend on.
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": str(scratch)}
+    environment["COMPRESSION_LEVEL"] = str(compression_level)
     if "DEB_BUILD_OPTIONS" in os.environ:
         environment["DEB_BUILD_OPTIONS"] = os.environ["DEB_BUILD_OPTIONS"]
     log = scratch / "log"

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from tests.not_run import not_run
-from tests.packaging.packages import BUILD_S, NAMES, built, native
+from tests.packaging.packages import BUILD_S, LEVEL, NAMES, built, native
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,7 +208,7 @@ def test_a_second_build_makes_the_same_bytes(tmp_path: Path) -> None:
     """At another time, in another folder, with another umask."""
     before = os.umask(0o077)
     try:
-        again = debian_build.build(native(), tmp_path)
+        again = debian_build.build(native(), tmp_path, compression_level=LEVEL)
     finally:
         os.umask(before)
     first = built(native())
