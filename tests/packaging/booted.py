@@ -31,7 +31,7 @@ TRIXIE = "trixie"
 # Beside systemd and Python, what a board's image has anyway and people use in its shell.
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "udev", "ca-certificates", "curl", "procps", "sudo")
 TOOLS = ("systemd-nspawn", "mmdebstrap", "unshare", "nsenter", "ip")
-MAKE_S, BOOT_S, COMMAND_S, END_S = 600.0, 30.0, 30.0, 10.0
+MAKE_S, BOOT_S, COMMAND_S, END_S = 600.0, 60.0, 60.0, 20.0
 
 UP = ("running", "degraded")  # the second one lacks hardware, and is good enough
 

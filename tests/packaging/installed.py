@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tests.packaging.booted import Machine
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 APT_S = 300.0
 
 # As in a script: never a question, and on a question about a conffile the answer that loses nothing.
