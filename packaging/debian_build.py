@@ -44,7 +44,7 @@ LEFT_OUT = re.compile(
 )
 
 # Of the checkout: what a build needs.
-SOURCES = ("LICENSE", "README.md", "SECURITY.md", "pyproject.toml", "daemon", "debian", "packaging", "systemd", "web")
+SOURCES = ("LICENSE", "daemon", "debian", "packaging", "systemd", "web")
 JUNK = ("__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache", "*.egg-info")
 
 PIN = re.compile(r"^(?P<name>[a-z0-9.-]+)==(?P<version>\S+).*\\$(?P<hashes>(?:\n    --hash=.*)+)", re.M)
