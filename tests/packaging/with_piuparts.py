@@ -23,7 +23,8 @@ PIUPARTS_S = 1200.0
 
 # Not ours: what systemd's and Python's packages leave behind in a chroot.
 THEIRS = (
-    "/var/cache/debconf/tmp.ci", "/var/lib/private", "/var/cache/private", "/var/log/private", "/var/lib/systemd", "/var/lib/systemd/coredump",
+    "/var/cache/debconf/tmp.ci",
+    "/var/lib/private", "/var/cache/private", "/var/log/private", "/var/lib/systemd", "/var/lib/systemd/coredump",
     "/var/lib/systemd/pstore", "/etc/.pwd.lock", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-",
 )  # fmt: skip
 
