@@ -112,6 +112,17 @@ def test_lines_of_files_are_compared(appliance: ScriptedAppliance, tmp_path: Pat
     assert scores["rests of lines"]["exact"] == 0
 
 
+def test_the_whole_context_is_asked_with_however_slow_the_engine(appliance: ScriptedAppliance, tmp_path: Path) -> None:
+    appliance.script(text="x", prefill_s=0.5)
+    typed = {"input_prefix": "filler\n" * 200, "input_suffix": "\n", "n_predict": 4}
+    assert appliance.request("POST", "/infill", typed).status == 200  # from which the engine's speed is known
+    file = tmp_path / "a.py"
+    file.write_text("# HEAD\n" + "#\n" * 1000 + "answer\n")
+    appliance.script(text="wrong", answers=[{"has": "HEAD", "text": "answer"}])
+    (result,) = json.loads(evaluate(appliance, str(file), "--limit", "1", "--json").stdout)["evaluations"]
+    assert result["evaluation"]["scores"][0]["exact"] == 1
+
+
 def test_nothing_to_ask_is_said(appliance: ScriptedAppliance, tmp_path: Path) -> None:
     assert "--tasks" in evaluate(appliance, status=1).stderr
     empty = tmp_path / "empty"

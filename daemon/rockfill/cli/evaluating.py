@@ -126,10 +126,12 @@ async def _ask_places(client: Client, found: Sequence[Place]) -> tuple[Score, ..
 
 
 async def _ask(client: Client, prefix: str, suffix: str, *, single_line: bool) -> tuple[str, float]:
-    """One completion, greedy, as an editor asks for it; and the seconds that it took."""
+    """One completion, greedy, of the whole context rather than of what is read in time for somebody who types; and
+    the seconds that it took."""
     mode, tokens = ("line", LINE_TOKENS) if single_line else ("block", BLOCK_TOKENS)
     started = time.perf_counter()
-    text = "".join([part async for part in client.complete(prefix, suffix, mode=mode, max_tokens=tokens)])
+    asked = client.complete(prefix, suffix, mode=mode, max_tokens=tokens, priority="background")
+    text = "".join([part async for part in asked])
     return text, time.perf_counter() - started
 
 
