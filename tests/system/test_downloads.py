@@ -101,12 +101,13 @@ def in_mount(mount: str, inner: str) -> list[str]:
 
 def test_a_disk_that_fills_up_midway_is_told_and_what_came_is_used_again(hub: HubServer, tmp_path: Path) -> None:
     spec = offer(hub, 24 * MIB)
-    hub.slow_down(6 * MIB)
+    hub.slow_down(3 * MIB)
     state, kept = tmp_path / "state", tmp_path / "kept"
     state.mkdir()
     kept.mkdir()
     # Something else takes the room while the fetch is under way; nobody can see that beforehand.
-    hog = f"(sleep 2; head -c 590M /dev/zero > {state}/hog) 2>/dev/null &"
+    begun = f"find {state}/models -name '*.part' -size +2M | grep -q ."
+    hog = f"(until {begun}; do sleep 0.05; done; head -c 590M /dev/zero > {state}/hog) 2>/dev/null &"
     launcher = in_mount(f"mount -t tmpfs -o size=600m none {state}", f"mkdir {state}/models; {hog} true")
     twice = ["sh", "-c", f'"$@"; rm {state}/hog; "$@"; cp -r {state}/. {kept}', "sh"]
     process = fetcher(state, hub, str(MIB), launcher=[*launcher, *twice])
