@@ -15,7 +15,7 @@ const VIEWS = {
   connect: { title: "Connect", load: () => import("./connect.js") },
 };
 // How often figures are wanted: by a view that shows them, and by the rail alone.
-const [OFTEN_S, SELDOM_S] = [1, 3];
+const [OFTEN_S, SELDOM_S] = [1, 5];
 let shown = null; // { name, view }
 let signInProblem = null;
 let notLoaded = null; // why a view could not be shown
