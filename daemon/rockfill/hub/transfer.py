@@ -42,6 +42,7 @@ CHUNK_BYTES = 1 << 20
 # What aiohttp holds when a connection breaks, it throws away: up to a megabyte was seen where the disk was slower.
 BUFFER_BYTES = 64 << 10
 SYNC_BYTES = 64 << 20
+CREDIT_S = 0.25
 
 MOST_REDIRECTS = 5
 CONNECT_S = 15.0
@@ -106,8 +107,10 @@ class Limit:
         if self.bytes_per_s <= 0:
             return
         now_s = asyncio.get_running_loop().time()
-        self._free_at_s = max(self._free_at_s, now_s) + size_bytes / self.bytes_per_s
-        await asyncio.sleep(self._free_at_s - now_s)
+        # What was not used lately may be made up for: between two waits time passes as well.
+        since_s = max(self._free_at_s, now_s - CREDIT_S) if self._free_at_s else now_s
+        self._free_at_s = since_s + size_bytes / self.bytes_per_s
+        await asyncio.sleep(max(0.0, self._free_at_s - now_s))
 
 
 class Transfer:
