@@ -68,6 +68,7 @@ from rockfill.errors import Code, Problem
 from rockfill.evaluation.results import Results
 from rockfill.hardware.board import Account, boot_id
 from rockfill.hardware.devices import ClockFiles
+from rockfill.hardware.ports import listener_on
 from rockfill.hardware.process import most_files
 from rockfill.hardware.sampler import Sampler
 from rockfill.selftest.result import SelfTestResult, key_of
@@ -550,7 +551,7 @@ def _listen(address: Address) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise Problem(
                 Code.ADDRESS_IN_USE,
-                f"Another program is already listening on {address}.",
+                f"{listener_on(address.port) or 'Another program'} is already listening on {address}.",
                 "Stop it, or choose another address with --listen HOST:PORT.",
             ) from None
         raise Problem(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -193,7 +194,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ended = run(["serve", "--listen", address, "--state-dir", str(tmp_path / "state")])
     assert ended.returncode == 1
-    assert f"already listening on {address}" in ended.stderr
+    assert re.search(rf"rockfill: \S+ \(process \d+\) is already listening on {address}", ended.stderr)
     assert "Traceback" not in ended.stderr
 
 
