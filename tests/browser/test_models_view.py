@@ -168,6 +168,23 @@ def test_a_file_that_is_not_there_is_not_imported_and_says_so(page: Page, stage:
     expect(card.get_by_role("alert")).to_contain_text("/no/such.rkllm")
 
 
+def test_what_lies_ready_for_import_is_listed_and_brought_in(page: Page, stage: Stage) -> None:
+    directory = stage.appliance.state_dir / "import"
+    directory.mkdir(exist_ok=True)
+    name = "brought-in.gguf"
+    (directory / name).write_bytes(b"GGUF" + bytes(5000))
+    try:
+        sign_in(page, stage.appliance, "models")
+        card = page.get_by_role("region", name="From a file")
+        expect(card).to_contain_text(str(directory))
+        found = card.get_by_role("list", name="Found for import").get_by_role("listitem")
+        expect(found).to_contain_text(name)
+        found.get_by_role("button").click()
+        expect(here(page, "brought-in")).to_be_visible()
+    finally:
+        (directory / name).unlink()
+
+
 MARKUP = "<img src=x onerror='window.hit = true'>"
 
 

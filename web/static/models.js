@@ -21,6 +21,7 @@ class ModelsView {
   #problem = null; // what came of reading the lists
   #rowProblems = new Map(); // by a model's name: what came of its buttons
   #said = "";
+  #importable = { directory: "", found: [] };
   #importProblem = null;
   #inFront = false;
 
@@ -55,8 +56,10 @@ class ModelsView {
 
   async load() {
     try {
-      const [{ models }, { models: catalogue }] = await Promise.all([this.appliance.call("models.list"), this.appliance.call("models.catalogue")]);
+      const asked = ["models.list", "models.catalogue", "models.importable"].map((type) => this.appliance.call(type));
+      const [{ models }, { models: catalogue }, importable] = await Promise.all(asked);
       this.#models = models;
+      this.#importable = importable;
       this.#catalogue = catalogue;
       this.#problem = null;
     } catch (problem) {
@@ -192,10 +195,20 @@ class ModelsView {
       }
       button.disabled = false;
     };
+    const choose = ({ target }, path) => {
+      const form = target.closest("section").querySelector("form");
+      form.elements.path.value = path;
+      form.requestSubmit();
+    };
+    const row = ({ path, name, size_bytes: size }) => html`<li>
+      <div class="what"><strong>${name}</strong> <span class="quiet">${bytes(size)}</span></div>
+      <div class="actions"><button type="button" class="small" aria-label=${`Import ${name}`} @click=${(event) => choose(event, path)}>Import</button></div>
+    </li>`;
     return html`<section class="card" aria-label="From a file">
       <h2>From a file</h2>
-      <p class="quiet">A model that is on the appliance’s own disk already, say in its <code>import</code> directory, is copied to where it belongs. A
-        <code>.rkllm</code> file needs the tokenizer of the original model beside it, or from a repository.</p>
+      <p class="quiet">A model that is on the appliance’s own disk already is copied to where it belongs. A <code>.rkllm</code> file needs the tokenizer of the
+        original model beside it, or from a repository. Whatever is put into <code>${this.#importable.directory}</code> is listed here.</p>
+      ${this.#importable.found.length ? html`<ul class="rows" aria-label="Found for import">${this.#importable.found.map(row)}</ul>` : nothing}
       <form class="fields" @submit=${bring}>
         <label>File or directory on the appliance <input name="path" required placeholder="/var/lib/rockfill/import/model.rkllm" autocapitalize="none" spellcheck="false"></label>
         <label>Tokenizer, if it is elsewhere <input name="tokenizer" placeholder="directory, or user/name on the Hub" autocapitalize="none" spellcheck="false"></label>

@@ -30,6 +30,28 @@ class Import:
     name: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Importable:
+    """A model that lies ready: a file, or a directory with one. `size_bytes` is that of its weights."""
+
+    path: Path
+    size_bytes: int
+
+
+def importable(directory: Path) -> list[Importable]:
+    """The models that somebody put into `directory`, by name; none where it can't be read. Blocks."""
+    found = []
+    try:
+        for path in sorted(directory.iterdir()):
+            weights = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+            weights = [file for file in weights if file.suffix.lower() in ENGINES]
+            if len(weights) == 1:
+                found.append(Importable(path, weights[0].stat().st_size))
+    except OSError:
+        return []
+    return found
+
+
 def bring_in(shelf: Shelf, wish: Import, taken: Mapping[str, Source | None]) -> str:
     """Copy the model to where models are, and return its name; `taken` are the names that others have. Blocks.
 

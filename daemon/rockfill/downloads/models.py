@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rockfill.compat.catalogue import Entry, Terms, entry_of, entry_of_repository, terms_of
 from rockfill.compat.variants import ENGINES, named, parse_name, variants_of
 from rockfill.compat.verdict import Finding, Verdict, best_of, judge
-from rockfill.downloads.importing import Import, bring_in
+from rockfill.downloads.importing import Import, Importable, bring_in, importable
 from rockfill.downloads.jobs import PASSING, RETRY_S, Job
 from rockfill.downloads.plan import TOKENIZER, plan_model
 from rockfill.errors import Code, Problem
@@ -314,6 +314,15 @@ class ModelLibrary:
         left = await asyncio.to_thread(self._shelf.remove, Path(target.path).parent)
         await asyncio.to_thread(self._models.read_again)
         return left
+
+    @property
+    def import_directory(self) -> Path:
+        """Where people put models that they want to bring in."""
+        return self._state.path / "import"
+
+    def importable(self) -> list[Importable]:
+        """What lies there. Blocks."""
+        return importable(self.import_directory)
 
     async def bring_in(self, wish: Import, tokenizer: str = "") -> str:
         """Copy a model file, or a directory with one, to the models here; returns its name.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rockfill.compat.verdict import BoardFacts
-from rockfill.downloads.importing import Import
+from rockfill.downloads.importing import Import, Importable, importable
 from rockfill.downloads.models import Request
 from rockfill.errors import Code, Problem
 from rockfill.store.models import manifest_of
@@ -493,3 +493,14 @@ async def test_models_are_brought_in_from_files(place: Place, tmp_path: Path, hu
         with pytest.raises(Problem):
             await place.library.bring_in(Import(path))
     assert len(place.models.targets) == 3
+
+
+def test_what_lies_ready_to_be_brought_in_is_what_is_one_model(tmp_path: Path) -> None:
+    (tmp_path / "alone.gguf").write_bytes(b"12345")
+    (tmp_path / "notes.txt").write_text("no model")
+    for name, files in {"whole": ("m.rkllm", "tokenizer.json"), "two": ("a.gguf", "b.gguf"), "none": ()}.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_bytes(b"123")
+    assert importable(tmp_path) == [Importable(tmp_path / "alone.gguf", 5), Importable(tmp_path / "whole", 3)]
+    assert importable(tmp_path / "missing") == importable(tmp_path / "notes.txt") == []

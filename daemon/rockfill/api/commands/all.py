@@ -48,6 +48,7 @@ COMMANDS: tuple[Command, ...] = (
     models.cancel,
     models.verify,
     models.remove,
+    models.importable,
     models.bring_in,
     runtimes.list_runtimes,
     runtimes.install,

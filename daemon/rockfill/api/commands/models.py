@@ -221,6 +221,19 @@ async def remove(parameters: RemoveParameters, models: ModelStore, library: Mode
     return {"model": target.name, "left": await library.remove(target)}
 
 
+@command("models.importable", scope=Scope.READ)
+async def importable(_: NoParameters, library: ModelLibrary) -> Json:
+    """The models that lie in the state directory's ``import``, to be brought in with `models.import`.
+
+    Result: `{directory, found: [{path, name, size_bytes}]}`.
+    """
+    found = await asyncio.to_thread(library.importable)
+    return {
+        "directory": str(library.import_directory),
+        "found": [{"path": str(item.path), "name": item.path.name, "size_bytes": item.size_bytes} for item in found],
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class ImportParameters:
     """`path` is a model file, or a directory with one, that the service may read.
