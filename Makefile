@@ -7,7 +7,7 @@
 # make test-arm64   the RKLLM binding's tests on arm64, emulated; ten minutes
 # make screenshots   every view at two widths, light and dark, into build/screenshots; three of them are the README's
 # make vendor-web   bundles what the page uses of others into web/static/vendor; needs npm, and nobody else does
-# make tiny-model TASKS=FILE   trains the bundled model anew (packaging/tiny-model); hours without a GPU
+# make tiny-model TASKS=FILE   trains the bundled model anew (packaging/tiny-model); days without a GPU
 # make format, make bench, make bench-typing, make lock, make clean
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made from; otherwise the first one on PATH that is new enough.
@@ -81,7 +81,7 @@ vendor-web:
 	@cd build/vendor && node "$(CURDIR)/packaging/vendor/vendor.mjs" "$(CURDIR)/packaging/vendor" "$(CURDIR)/web/static/vendor"
 
 tiny-model tiny-model-install:
-	@$(MAKE) --directory packaging/tiny-model $(if $(findstring install,$@),install,all)
+	@$(MAKE) --directory packaging/tiny-model $(if $(TASKS),TASKS="$(abspath $(TASKS))") $(if $(findstring install,$@),install,all)
 
 .venv/ready-to-run: $(SETUP) $(REMAKE)
 	$(call bootstrap,run)

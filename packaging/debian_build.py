@@ -163,6 +163,8 @@ def build(architecture: str, output: Path = OUTPUT, *, compression_level: int = 
     if done.returncode != 0:
         sys.exit(f"{log.read_text(errors='replace')[-4000:]}\nBuilding for {architecture} failed; all of it: {log}")
     output.mkdir(parents=True, exist_ok=True)
+    for older in output.glob(f"rockfill*_{architecture}.*"):  # or the README's commands would find two versions
+        older.unlink()
     # The packages, and what lintian and reprepro want beside them.
     made = sorted(path for path in scratch.iterdir() if path.suffix in (".deb", ".changes", ".buildinfo"))
     copied = [Path(shutil.copy2(path, output / path.name)) for path in made]

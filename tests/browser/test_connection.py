@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from tests.browser.driving import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, WebSocket
 
     from tests.appliance import Appliance
 
@@ -63,6 +64,29 @@ def test_a_wrong_token_shows_the_form_and_the_right_one_signs_in(
     page.keyboard.press("Enter")
     expect(form).to_be_hidden()
     expect(state(page)).to_contain_text("Ready")
+
+
+def test_each_subscription_is_made_once_at_every_connection(page: Page, shared: Appliance) -> None:
+    sent: list[list[str]] = []
+
+    def opened(socket: WebSocket) -> None:
+        frames: list[str] = []
+        sent.append(frames)
+        socket.on("framesent", lambda frame: frames.append(str(frame)))
+
+    page.on("websocket", opened)
+    sign_in(page, shared)
+    page.reload()
+    expect(state(page)).to_contain_text("Ready")
+    expect(page.locator("dl.figures:not(.stale)").first).to_be_visible()
+    for frames in sent[-2:]:
+        topics = [topic for topic in ("engine", "stats") for frame in frames if subscribes(frame, topic)]
+        assert topics == ["engine", "stats"], frames
+
+
+def subscribes(frame: str, topic: str) -> bool:
+    value = json.loads(frame)
+    return value["type"] == "subscribe" and topic in value["topics"]
 
 
 def test_signing_out_shows_the_form_at_once_and_keeps_the_text(page: Page, shared: Appliance) -> None:

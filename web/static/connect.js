@@ -31,6 +31,7 @@ class ConnectView {
     const base = new URL(document.baseURI);
     const where = {
       origin: `${base.origin}${base.pathname}`,
+      protocol: base.protocol.slice(0, -1),
       host: base.hostname,
       port: base.port || (base.protocol === "https:" ? "443" : "80"),
       path: base.pathname,

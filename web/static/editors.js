@@ -1,7 +1,7 @@
 // What each editor needs to be told to use this appliance. Pure: the texts, for an address and a model's name.
 
 /** Editors with `where` the text belongs, the `text` itself, and `note` where there is more to do. */
-export function editorSettings({ origin, host, port, path, model }) {
+export function editorSettings({ origin, protocol, host, port, path, model }) {
   return [
     {
       name: "llama.vim", where: "In your vimrc",
@@ -48,7 +48,7 @@ token = "TOKEN"`,
       end_point = '${origin}v1/completions',
       api_key = function() return 'TOKEN' end,
       model = '${model}',
-      optional = { max_tokens = 56 },
+      optional = { max_tokens = 56, rockfill = { mode = 'block' } },
     },
   },
 }`,
@@ -56,7 +56,7 @@ token = "TOKEN"`,
     {
       name: "twinny", where: "A provider of the type FIM, with any FIM template but “custom”",
       text: `Provider: ollama
-Protocol: http
+Protocol: ${protocol}
 Hostname: ${host}
 Port: ${port}
 Path: ${path}api/generate

@@ -118,8 +118,9 @@ export class Link {
         return this.refuse(); // the cookie would have spoken for us
       case "auth_ok":
         this.#attempt = 0;
-        this.#become({ state: "open", version: message.version });
-        for (const key of this.#subscriptions.keys()) this.#subscribe(key);
+        for (const entry of this.#subscriptions.values()) entry.id = 0; // it was of the connection before
+        this.#become({ state: "open", version: message.version }); // who hears of it may subscribe at once
+        for (const [key, entry] of this.#subscriptions) if (!entry.id) this.#subscribe(key);
         return;
       case "event":
         return waiting?.event?.(message.event);

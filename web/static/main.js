@@ -159,9 +159,15 @@ at("login").addEventListener("submit", (event) => {
   signIn(at("token").value.trim());
 });
 at("logout").addEventListener("click", async () => {
-  if (!isGuest()) await logout().catch(() => {});
   signInProblem = null;
-  appliance.refuse();
+  if (isGuest()) return appliance.refuse(); // who wants to sign in
+  try {
+    await logout();
+  } catch (problem) { // still signed in, and told so
+    signInProblem = problem;
+    return appliance.refuse();
+  }
+  location.reload(); // nothing that was shown stays for whoever comes next
 });
 addEventListener("hashchange", route);
 document.querySelector(".skip").addEventListener("click", (event) => {
