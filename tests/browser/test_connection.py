@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import expect
@@ -66,27 +66,23 @@ def test_a_wrong_token_shows_the_form_and_the_right_one_signs_in(
     expect(state(page)).to_contain_text("Ready")
 
 
-def test_each_subscription_is_made_once_at_every_connection(page: Page, shared: Appliance) -> None:
-    sent: list[list[str]] = []
+def test_each_subscription_is_there_once_at_every_connection(page: Page, shared: Appliance) -> None:
+    connections: list[list[dict[str, Any]]] = []
 
     def opened(socket: WebSocket) -> None:
-        frames: list[str] = []
-        sent.append(frames)
-        socket.on("framesent", lambda frame: frames.append(str(frame)))
+        frames: list[dict[str, Any]] = []
+        connections.append(frames)
+        socket.on("framesent", lambda frame: frames.append(json.loads(frame)))
 
     page.on("websocket", opened)
     sign_in(page, shared)
     page.reload()
     expect(state(page)).to_contain_text("Ready")
     expect(page.locator("dl.figures:not(.stale)").first).to_be_visible()
-    for frames in sent[-2:]:
-        topics = [topic for topic in ("engine", "stats") for frame in frames if subscribes(frame, topic)]
-        assert topics == ["engine", "stats"], frames
-
-
-def subscribes(frame: str, topic: str) -> bool:
-    value = json.loads(frame)
-    return value["type"] == "subscribe" and topic in value["topics"]
+    for frames in connections[-2:]:
+        ended = {frame["subscription"] for frame in frames if frame["type"] == "unsubscribe"}
+        kept = [frame["topics"] for frame in frames if frame["type"] == "subscribe" and frame["id"] not in ended]
+        assert sorted(kept) == [["engine", "downloads", "events"], ["stats"]], frames
 
 
 def test_signing_out_shows_the_form_at_once_and_keeps_the_text(page: Page, shared: Appliance) -> None:
