@@ -164,6 +164,8 @@ async def test_a_program_writes_nothing_and_sees_nobody(sandbox: Sandbox, tmp_pa
     assert not target.exists()
     assert await sandbox.passes("open('/tmp/mine', 'w').write('x')")
     assert await sandbox.passes(f"import os\nassert not os.path.exists('/proc/{os.getpid()}')")
+    assert not await sandbox.passes("open('/etc/passwd')")
+    assert await sandbox.passes("import os\nassert not {'run', 'var', 'home', 'srv'} & set(os.listdir('/'))")
     assert await sandbox.passes("import os\nassert set(os.environ) <= {'PWD', 'LC_CTYPE'}")
 
 

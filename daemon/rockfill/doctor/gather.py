@@ -6,8 +6,10 @@ import email.utils
 import errno
 import http.client
 import os
+import queue
 import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from rockfill.hardware.devices import ScaledDevice
 
 HUB_TIMEOUT_S = 6.0
+HUB_LIMIT_S = 15.0  # for the whole of it, below what `doctor.service` waits for everything
 
 # Where systemd looks for drop-ins of the unit, below the root (systemd.unit(5)).
 DROP_INS = ("etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system")
@@ -112,14 +115,26 @@ def gather(
         files_limit=most_files_possible(),  # which the daemon sees to at its start
         now_s=time.time(),
         released_s=Path(rockfill.__file__).stat().st_mtime,
-        hub=ask_hub(config.hub.endpoint) if ask_hub is not None else None,
+        hub=ask_hub(os.environ.get("HF_ENDPOINT") or config.hub.endpoint) if ask_hub is not None else None,
         port_taken=None if asked.port_is_ours else _taken(config.server.listen),
         weakened=tuple(weakened(sysfs.root())),
     )
 
 
 def hub_facts(endpoint: str) -> HubFacts:
-    """Ask the Hub for nothing, to see whether it answers and what time it has there."""
+    """Ask the Hub for nothing, to see whether it answers and what time it has there.
+
+    The socket's timeout is for each address, and a name server's for each try, so the whole has a limit of its own.
+    """
+    answers: queue.SimpleQueue[HubFacts] = queue.SimpleQueue()
+    threading.Thread(target=lambda: answers.put(_ask_hub(endpoint)), name="doctor hub", daemon=True).start()
+    try:
+        return answers.get(timeout=HUB_LIMIT_S)
+    except queue.Empty:
+        return HubFacts(endpoint, f"it did not answer within {HUB_LIMIT_S:.0f} s", None)
+
+
+def _ask_hub(endpoint: str) -> HubFacts:
     host = urllib.parse.urlsplit(endpoint).netloc
     if not endpoint.startswith(("http://", "https://")) or not host:
         return HubFacts(endpoint, "it is no address", None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rockfill.doctor.gather import Asked
     from rockfill.hardware.board import Board
 
-# Longer than the Hub is waited for, twice.
+# Longer than the Hub is waited for, so that only what the kernel does not answer is called so.
 TIMEOUT_S = 30.0
 
 

@@ -1,8 +1,8 @@
 """Runs a program that a model has written, where it can do no harm.
 
-bubblewrap gives it namespaces of its own: no network, no other processes, the file system read-only but for an empty
-/tmp in memory; limits on memory, time, files and their size do the rest. It can read what the user can read, but has
-no way to tell anybody.
+bubblewrap gives it namespaces of its own: no network, no other processes, and of the file system just Python with its
+libraries, read-only, and an empty /tmp in memory. No home, no /etc, and no /run, whose sockets a network namespace does
+not keep anybody from. Limits on memory, time, files and their size do the rest.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from rockfill.errors import Code, Problem
 MEMORY_BYTES = 512 << 20
 FILE_BYTES = 16 << 20
 TIMEOUT_S = 10.0
+
+# All that a program sees of the machine; a virtual environment's own Python is somewhere else than /usr.
+_SEEN = dict.fromkeys(("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", sys.base_prefix))
 
 # The program may end itself early in many ways that look like success; only one that came to its end knows the word.
 _RUNNER = """
@@ -74,7 +77,9 @@ class Sandbox:
         word = secrets.token_hex(16)
         limits = (str(MEMORY_BYTES), str(FILE_BYTES), str(int(timeout_s) + 1), word)
         process = await asyncio.create_subprocess_exec(
-            *(self.bwrap, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),  # noqa: S108
+            self.bwrap,
+            *(word for path in _SEEN for word in ("--ro-bind-try", path, path)),
+            *("--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),  # noqa: S108
             *("--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--chdir", "/tmp"),  # noqa: S108
             *(self.interpreter, "-I", "-S", "-B", "-c", _RUNNER, *limits),
             stdin=asyncio.subprocess.PIPE,

@@ -89,6 +89,13 @@ def test_a_date_that_is_none_is_nothing(hub: Hub) -> None:
     assert hub_facts(f"http://127.0.0.1:{hub.server_port}").ahead_s is None
 
 
+def test_a_hub_that_takes_for_ever_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rockfill.doctor.gather.HUB_LIMIT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        facts = hub_facts(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert facts.problem == "it did not answer within 0 s"
+
+
 def test_a_hub_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
