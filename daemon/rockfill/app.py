@@ -318,9 +318,11 @@ class _Appliance:
             self._run_model(fallback.target)
 
     def _run_model(self, target: Target) -> None:
-        """Make a model that is here the chosen one, and load it in the background."""
+        """Make a model that is here the chosen one, and load it in the background, or once a pause is over."""
         self._models.choose(target)
         self._bus.publish(engine_commands.changed(self._supervisor, self._completions, self._models))
+        if self._completions.paused:
+            return
         task = asyncio.get_running_loop().create_task(_load(self._supervisor, self._models, log.info))
         self._loads.add(task)
         task.add_done_callback(self._loads.discard)
@@ -457,7 +459,9 @@ async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str],
         await supervisor.ensure_ready(target)
     except Problem as problem:
         say(f"The model {target.name} is not running: {problem.message} {problem.advice}".rstrip())
-        if target.engine == "rkllm" and (bundled := _bundled(models)) is not None:
+        # Whoever unloaded it, or chose another meanwhile, wants no bundled model instead.
+        wanted = problem.code is not Code.ENGINE_STOPPED and models.chosen == target
+        if wanted and target.engine == "rkllm" and (bundled := _bundled(models)) is not None:
             models.choose(bundled, Fallback(target, problem.info))
             await _load(supervisor, models, say)
     else:

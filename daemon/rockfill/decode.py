@@ -193,8 +193,10 @@ def _union(kinds: tuple[Any, ...]) -> _Plan:
             if not attempt:
                 return result
             attempts.append(attempt)
-        if len(attempts) == 1:
-            errors.extend(attempts[0])
+        # One that is of the right kind says what is wrong with it.
+        told = [attempt for attempt in attempts if ": must be " not in attempt[0]]
+        if told or len(attempts) == 1:
+            errors.extend((told or attempts)[0])
         else:
             wanted = dict.fromkeys(attempt[0].rpartition(": must be ")[2] for attempt in attempts)
             _complain(errors, path, "must be " + " or ".join(wanted))

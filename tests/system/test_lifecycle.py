@@ -195,6 +195,30 @@ def test_unload_and_load_on_demand(scripted: ScriptedAppliance) -> None:
     assert scripted.wait_for_state("ready")["worker_pid"] != worker
 
 
+def test_nothing_but_a_command_loads_the_model_of_a_paused_engine(scripted: ScriptedAppliance) -> None:
+    scripted.command("engine.pause")
+    scripted.wait_for_state("stopped")
+    refused = scripted.request("POST", "/api/generate", {"model": "fake"})
+    assert (refused.status, refused.json()["code"]) == (503, "engine_paused")
+    assert scripted.command("models.use", model="fake")["installed"]
+    time.sleep(0.1)  # what would be loaded in the background is no longer stopped by then
+    assert scripted.command("engine.get")["state"] == "stopped"
+    scripted.command("engine.resume")
+    assert scripted.command("engine.get")["state"] == "ready"
+
+
+def test_who_may_only_complete_does_not_start_a_failed_engine_again(scripted: ScriptedAppliance) -> None:
+    token = scripted.command("tokens.add", name="editor", scopes=["complete"])["token"]
+    scripted.script(fault={"when": "load", "what": "problem"})
+    scripted.command("engine.restart")
+    scripted.wait_for_state("failed")
+    scripted.script()
+    assert scripted.request("POST", "/api/generate", {"model": "fake"}, token=token).status == 403
+    assert scripted.command("engine.get")["state"] == "failed"
+    assert scripted.request("POST", "/api/generate", {"model": "fake"}).status == 200
+    assert scripted.request("POST", "/api/generate", {"model": "fake"}, token=token).status == 200
+
+
 def test_no_text_of_users_reaches_the_log(tmp_path: Path) -> None:
     appliance = ScriptedAppliance(tmp_path / "state")
     appliance.start()

@@ -240,6 +240,8 @@ class CompletionService:
         self.paused = True
         for completion in list(self._completions.values()):
             completion.interrupt(PAUSED)
+        for flight in self._flights.values():
+            flight.wake()
 
     def resume(self) -> None:
         """Take up requests again."""
@@ -260,6 +262,8 @@ class CompletionService:
             self._refuse(effects, ticket)
             self._perform(effects)
             await flight.turn
+            if self.paused:
+                raise PAUSED.raised()
             yield
         finally:
             gone = [effect for effect in self._scheduler.leave(ticket) if isinstance(effect, policy.Gone)]
@@ -429,10 +433,14 @@ class _Flight:
         run = self.generation.run if self.generation is not None else None
         return run is not None and run.finish == "stop"
 
-    def take_off(self) -> None:
-        """The engine is ours: run, or go on where we made way."""
+    def wake(self) -> None:
+        """Whoever waits for the turn need not any longer."""
         if not self.turn.done():
             self.turn.set_result(None)
+
+    def take_off(self) -> None:
+        """The engine is ours: run, or go on where we made way."""
+        self.wake()
         if self._completion is None:
             return
         if self._service.paused or self._service.tokens_left(self, self._completion) <= 0:

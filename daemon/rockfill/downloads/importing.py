@@ -42,13 +42,17 @@ def importable(directory: Path) -> list[Importable]:
     """The models that somebody put into `directory`, by name; none where it can't be read. Blocks."""
     found = []
     try:
-        for path in sorted(directory.iterdir()):
+        paths = sorted(directory.iterdir())
+    except OSError:
+        return []
+    for path in paths:
+        try:
             weights = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
             weights = [file for file in weights if file.suffix.lower() in ENGINES]
             if len(weights) == 1:
                 found.append(Importable(path, weights[0].stat().st_size))
-    except OSError:
-        return []
+        except OSError:  # as little to be had as one that is not there
+            continue
     return found
 
 

@@ -154,6 +154,7 @@ class Supervisor:
         self._generations: dict[int, Generation] = {}
         self._ready: dict[int, asyncio.Future[None]] = {}
         self._asked: dict[int, asyncio.Future[Any]] = {}  # what is no run: tokens and texts
+        self._answered_at_s = 0.0  # when the worker last answered such a question
         self._snapshot = EngineSnapshot(Phase.STOPPED)
         self.tokens_per_second: float | None = None
         self.memory_bytes: int | None = None  # the most that the worker has held, as its engine told last
@@ -355,15 +356,20 @@ class Supervisor:
             self._timer = asyncio.get_running_loop().call_later(deadline.seconds, self._expire, deadline)
 
     def _expire(self, deadline: machine.Deadline) -> None:
+        loop = asyncio.get_running_loop()
         running = self._state.running
         generation = self._generations.get(running.ticket) if running is not None else None
         if deadline.limit is machine.Limit.TOKEN_GAP and generation is not None:
             # Tokens do not pass through the queue; the time of the last one says whether the gap is real.
-            loop = asyncio.get_running_loop()
             left_s = generation.last_token_at_s + deadline.seconds - loop.time()
-            if left_s > 0:
-                self._timer = loop.call_later(left_s, self._expire, deadline)
-                return
+        elif deadline.limit in (machine.Limit.ACCEPTED, machine.Limit.PONG):
+            # Questions that were there before are answered first, and each may take its time.
+            left_s = self._answered_at_s + deadline.seconds - loop.time()
+        else:
+            left_s = 0.0
+        if left_s > 0:
+            self._timer = loop.call_later(left_s, self._expire, deadline)
+            return
         self._queue.put_nowait(ev.DeadlinePassed(deadline.serial))
 
     def _publish(self) -> None:
@@ -422,6 +428,7 @@ class Supervisor:
                 # What the library printed before was written before; one turn of the loop later it has been read.
                 asyncio.get_running_loop().call_soon(self._load_failed, epoch, message.problem)
             case messages.Failed(ticket) if ticket in self._asked:
+                self._answered_at_s = asyncio.get_running_loop().time()
                 self._give_up_asking(message.problem, ticket)
             case messages.Failed(ticket):
                 assert ticket is not None
@@ -441,6 +448,7 @@ class Supervisor:
                 | messages.Detokenized(ticket, answer)
                 | messages.Rendered(ticket, answer)
             ):
+                self._answered_at_s = asyncio.get_running_loop().time()
                 settled = self._asked.get(ticket)
                 if settled is not None and not settled.done():
                     settled.set_result(answer)

@@ -263,6 +263,42 @@ async def test_whoever_wants_the_engine_alone_waits_for_it_and_has_it(
     assert had == ["alone"]
 
 
+async def test_a_pause_ends_the_waiting_for_the_engine_alone(service: CompletionService, script: Script) -> None:
+    task = await begun(service, script)
+
+    async def alone() -> None:
+        async with service.alone():
+            raise AssertionError("it had its turn")
+
+    waiting = asyncio.create_task(alone())
+    await asyncio.sleep(0)
+    service.pause()
+    with pytest.raises(Problem) as caught:
+        await asyncio.wait_for(waiting, 5)
+    assert (caught.value.code, service.queue_depth) == (Code.ENGINE_PAUSED, 0)
+    with pytest.raises(Problem):
+        await task
+    service.resume()
+    script.says()
+    assert (await complete(service, request("a")))[0] == "a"
+
+
+async def test_a_turn_that_comes_with_a_pause_is_not_taken(service: CompletionService) -> None:
+    async def alone() -> None:
+        async with service.alone():
+            raise AssertionError("it had its turn")
+
+    async with service.alone():
+        waiting = asyncio.create_task(alone())
+        await asyncio.sleep(0)
+    service.pause()
+    with pytest.raises(Problem) as caught:
+        await waiting
+    assert caught.value.code is Code.ENGINE_PAUSED
+    service.resume()
+    assert (await complete(service, request("a")))[0] == "a"
+
+
 # ---- which model
 
 

@@ -502,5 +502,7 @@ def test_what_lies_ready_to_be_brought_in_is_what_is_one_model(tmp_path: Path) -
         (tmp_path / name).mkdir()
         for file in files:
             (tmp_path / name / file).write_bytes(b"123")
+    (tmp_path / "dangling").mkdir()
+    (tmp_path / "dangling" / "gone.gguf").symlink_to(tmp_path / "nowhere")  # one that can't be read hides no other
     assert importable(tmp_path) == [Importable(tmp_path / "alone.gguf", 5), Importable(tmp_path / "whole", 3)]
     assert importable(tmp_path / "missing") == importable(tmp_path / "notes.txt") == []

@@ -15,7 +15,7 @@ from rockfill.engine import machine
 from rockfill.engine.machine import Limit
 from rockfill.engine.process import Child
 from rockfill.errors import Code, Problem, ProblemInfo
-from rockfill.link.messages import Done, Generate
+from rockfill.link.messages import Done, Generate, Tokenized
 from rockfill.session import Run
 from rockfill.snapshots import Phase, Target
 from tests.engines import ENVIRONMENT, PATIENT, WORKER, Engine, Script, engine, rogue
@@ -399,6 +399,26 @@ async def test_a_token_gap_that_ends_with_the_run_itself_is_none(running: Engine
     supervisor._expire(gap)
     assert generation.run is not None
     assert (await running.reaches(Phase.READY)).problem is None
+
+
+async def test_a_request_behind_questions_is_given_their_time(running: Engine, script: Script) -> None:
+    await running.supervisor.ensure_ready(script.target)
+    supervisor = running.supervisor
+    pid = supervisor.snapshot.worker_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    generation = supervisor.submit(script.target, request("a"))
+    await running.reaches(Phase.BUSY)
+    armed = supervisor._armed
+    assert armed is not None
+    assert armed.limit is Limit.ACCEPTED
+    supervisor.heard(supervisor._state.epoch, Tokenized(1 << 20, ()))  # one that nobody waits for any more
+    supervisor._expire(armed)
+    await supervisor.heartbeat()
+    assert supervisor.snapshot.phase is Phase.BUSY
+    os.kill(pid, signal.SIGCONT)
+    assert await text_of(generation) == "a"
+    assert supervisor.snapshot.worker_pid == pid
 
 
 async def test_a_flood_of_output_does_not_block_the_run(running: Engine, script: Script) -> None:

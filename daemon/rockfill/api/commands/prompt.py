@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from rockfill.access.tokens import Scope
 from rockfill.api.commands.table import Json, command
+from rockfill.api.dialects.asking import MOST_ASKED
 from rockfill.completion.scheduler import Priority
 from rockfill.completion.service import CompletionRequest
 from rockfill.decode import MaxLength, Range
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 class PromptParameters:
     """The fields of `complete.start` that make its prompt."""
 
-    prefix: str
-    suffix: str | None = None
+    prefix: Annotated[str, MaxLength(MOST_ASKED)]
+    suffix: Annotated[str, MaxLength(MOST_ASKED)] | None = None
     files: Annotated[tuple[File, ...], MaxLength(256)] = ()
     max_tokens: Annotated[int, Range(1, 4096)] = 64
 

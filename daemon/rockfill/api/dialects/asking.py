@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 # More than any editor shows at once; a request for more gets this much, or what the context has room for.
 MAX_TOKENS = 4096
 
+# Of a question that is no completion: the worker answers one after another, and whoever types waits meanwhile.
+MOST_ASKED = 1 << 16
+
 Prompt = str | Annotated[tuple[str, ...], MaxLength(16)]
-# Zed sends 14, and Continue adds its own to those that `/api/show` gives it.
-Stops = str | Annotated[tuple[str, ...], MaxLength(64)]
+# Zed sends 14, and Continue adds its own to those that `/api/show` gives it; theirs have a dozen characters. Each piece
+# of text is compared with the beginnings of all of them.
+Stop = Annotated[str, MaxLength(256)]
+Stops = Stop | Annotated[tuple[Stop, ...], MaxLength(64)]
 Temperature = Annotated[float, Range(0, 2)]
 Share = Annotated[float, Range(0, 1)]
 Count = Annotated[int, Range(0)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rockfill import __version__
 from rockfill.access.tokens import Scope
 from rockfill.api.dialects.asking import (
+    MOST_ASKED,
     Prompt,
     Share,
     Stops,
@@ -121,14 +122,14 @@ class CompletionBody(Settings):
 class TokenizeBody:
     """`content` is always taken as ordinary text: control tokens written in it are not parsed."""
 
-    content: str
+    content: Annotated[str, MaxLength(MOST_ASKED)]
     add_special: bool = False
     with_pieces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DetokenizeBody:
-    tokens: Annotated[tuple[int, ...], MaxLength(1 << 17)]
+    tokens: Annotated[tuple[int, ...], MaxLength(MOST_ASKED)]
 
 
 class LlamaCpp:

@@ -19,7 +19,7 @@ from rockfill.api.dialects.listing import capabilities, details, facts_of, liste
 from rockfill.api.dialects.streaming import HOLE, NDJSON, extension, respond
 from rockfill.api.errors import dumps, json_response
 from rockfill.api.server import Route, read_json
-from rockfill.completion.service import CompletionRequest
+from rockfill.completion.service import PAUSED, CompletionRequest
 from rockfill.decode import MaxLength, decode_request
 from rockfill.errors import Code, Problem
 from rockfill.fim.families import BY_NAME, Slot
@@ -140,12 +140,16 @@ class Ollama:
         return await respond(request, self._completions, wanted, _Reply, stream=body.stream)
 
     async def _load(self, request: web.Request, body: GenerateBody, *, unload: bool) -> web.StreamResponse:
-        """Without a prompt the model is only loaded, or unloaded. What takes it from others needs another scope."""
+        """Without a prompt the model is only loaded, or unloaded. What takes it from others needs another scope, and
+        so does another try of an engine that failed."""
         target = self._models.find(body.model)
-        present = self._supervisor.snapshot.target
-        if unload or present not in (None, target):
+        snapshot = self._supervisor.snapshot
+        present = snapshot.target
+        if unload or present not in (None, target) or snapshot.phase is Phase.FAILED:
             self._gate.check(request, Scope.CONTROL)
         if not unload:
+            if self._completions.paused:
+                raise PAUSED.raised()
             await self._supervisor.ensure_ready(target)
         elif present == target:
             self._supervisor.unload()
