@@ -283,7 +283,7 @@ async def test_a_pause_ends_the_waiting_for_the_engine_alone(service: Completion
     assert (await complete(service, request("a")))[0] == "a"
 
 
-async def test_a_turn_that_comes_with_a_pause_is_not_taken(service: CompletionService) -> None:
+async def test_a_pause_does_not_wait_for_who_has_the_engine_alone(service: CompletionService) -> None:
     async def alone() -> None:
         async with service.alone():
             raise AssertionError("it had its turn")
@@ -291,10 +291,10 @@ async def test_a_turn_that_comes_with_a_pause_is_not_taken(service: CompletionSe
     async with service.alone():
         waiting = asyncio.create_task(alone())
         await asyncio.sleep(0)
-    service.pause()
-    with pytest.raises(Problem) as caught:
-        await waiting
-    assert caught.value.code is Code.ENGINE_PAUSED
+        service.pause()
+        with pytest.raises(Problem) as caught:
+            await asyncio.wait_for(waiting, 5)
+        assert (caught.value.code, service.queue_depth) == (Code.ENGINE_PAUSED, 0)
     service.resume()
     assert (await complete(service, request("a")))[0] == "a"
 
