@@ -17,6 +17,9 @@ Piece = Marker | str
 # What llama.cpp's server writes where a path is asked for and none is known (tools/server/server-common.cpp).
 _NO_PATH = "filename"
 
+# No path that Linux opens is longer (PATH_MAX).
+_MOST_PATH_CHARS = 4096
+
 
 def render(family: Family, order: Order, context: Context, *, allow_unverified: bool = False) -> tuple[Piece, ...]:
     """The prompt as pieces in order, BOS aside.
@@ -73,6 +76,8 @@ def fit(
 
 def _file_overhead(layout: FileLayout, file: ContextFile, tokens_of: TokensOf) -> int:
     missing_newline = not file.text.endswith("\n")
+    if len(file.path) > _MOST_PATH_CHARS:  # not worth counting; a character has at most as many tokens as bytes
+        return _tokens(_fill_parts(layout.each), tokens_of) + 4 * len(file.path) + missing_newline
     return _tokens(_fill_parts(layout.each, path=file.path), tokens_of) + missing_newline
 
 

@@ -137,6 +137,22 @@ def test_the_newline_that_a_file_lacks_is_paid_for() -> None:
     assert fit(named("codegemma"), "psm", context, needed - 1, count).context.files == ()
 
 
+@pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if family.files is not None], ids=lambda family: family.name
+)
+def test_a_path_without_end_is_never_counted(family: Family) -> None:
+    counted: list[int] = []
+
+    def counts(text: str) -> int:
+        counted.append(len(text))
+        return count(text)
+
+    context = Context("P", "S", (ContextFile("p" * 100_000, "A"), ContextFile("b.py", "B")))
+    trimmed = fit(family, family.default_order, context, 1000, counts, allow_unverified=True)
+    assert max(counted) < 1000
+    assert [file.path for file in trimmed.context.files] == ["b.py"]
+
+
 def test_files_of_a_family_without_a_layout_count_as_dropped() -> None:
     trimmed = fit(named("codellama"), "psm", TWO_FILES, 1000, count)
     assert trimmed.context.files == ()
