@@ -61,6 +61,17 @@ def test_a_job_is_shown_only_to_those_who_may_run_the_command(scripted: Scripted
     assert (unknown.status, unknown.json()["error"]["code"]) == (404, "not_found")
 
 
+def test_what_is_refused_is_refused_at_once_and_is_no_job(scripted: ScriptedAppliance) -> None:
+    token = scripted.command("tokens.add", name="reader", scopes=["read"])["token"]
+    headers = {"Prefer": "respond-async"}
+    parameters = {"path": "/nothing"}
+    forbidden = scripted.request("POST", "/api/command/models.import", parameters, token=token, headers=headers)
+    assert (forbidden.status, forbidden.json()["error"]["code"]) == (403, "forbidden")
+    wrong = scripted.request("POST", "/api/command/models.import", {"path": [1]}, headers=headers)
+    assert (wrong.status, wrong.json()["error"]["code"]) == (400, "invalid_value")
+    assert scripted.command("jobs.list") == {"jobs": []}
+
+
 def test_what_is_not_long_is_answered_at_once_whatever_is_preferred(scripted: ScriptedAppliance) -> None:
     for prefer in ("respond-async", "wait=x", "respond-async; wait=-1", ",,=", "\u00e9".encode().decode("latin-1")):
         answer = scripted.request("POST", "/api/command/engine.get", {}, headers={"Prefer": prefer})

@@ -39,7 +39,7 @@ class Logins:
         self._clock = clock
         self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()  # how many, and as of when
         self._good: OrderedDict[bytes, None] = OrderedDict()
-        self._links: OrderedDict[bytes, float] = OrderedDict()
+        self._links: OrderedDict[bytes, tuple[float, str]] = OrderedDict()  # good until when, and for which session
 
     def attempt(self, address: str, token: str) -> Visitor | None:
         """Whom `token` lets in, None for a wrong one. Raises `too_many_requests`."""
@@ -59,22 +59,22 @@ class Logins:
 
     # ---- links
 
-    def new_link(self) -> str:
-        """A nonce that signs in once, within `LINK_S` seconds."""
+    def new_link(self, session: str) -> str:
+        """A nonce that is good for `session` once, within `LINK_S` seconds."""
         nonce = secrets.token_urlsafe(24)
-        self._links[_digest(nonce)] = self._clock() + LINK_S
+        self._links[_digest(nonce)] = self._clock() + LINK_S, session
         _trim(self._links, MOST_LINKS)
         return nonce
 
-    def use_link(self, address: str, nonce: str) -> bool:
-        """Whether `nonce` is good, which it then was for the last time. Raises `too_many_requests`."""
+    def use_link(self, address: str, nonce: str) -> str | None:
+        """The session that `nonce` is good for, which it then was for the last time. Raises `too_many_requests`."""
         place = neighbourhood(address)
         self._refuse_if_too_many(place)
-        good_until_s = self._links.pop(_digest(nonce), None)
-        if good_until_s is None or good_until_s < self._clock():
+        good_until_s, session = self._links.pop(_digest(nonce), (0.0, ""))
+        if not session or good_until_s < self._clock():
             self._failed(place)
-            return False
-        return True
+            return None
+        return session
 
     # ---- counting
 

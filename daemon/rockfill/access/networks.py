@@ -63,12 +63,16 @@ class Networks:
         return asks
 
     def needs_no_token(self, client: str) -> bool:
-        """Whether `client` may read and complete without one."""
+        """Whether `client` may read and complete without one.
+
+        A trusted proxy that does not say for whom it asks may not: it may ask for anybody. Nor is this machine part of
+        an insecure network by itself: what asks from here may be a proxy that nobody told us of.
+        """
         address = parse_address(client)
-        if address is None:
+        if address is None or _within(address, self._proxies):
             return False
-        local = address.is_private or address.is_link_local or address.is_loopback
-        return (self._insecure_lan and local and not address.is_unspecified) or _within(address, self._tokenless)
+        local = (address.is_private or address.is_link_local) and not (address.is_loopback or address.is_unspecified)
+        return (self._insecure_lan and local) or _within(address, self._tokenless)
 
 
 def _within(address: Address | None, networks: Sequence[Network]) -> bool:

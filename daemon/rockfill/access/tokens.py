@@ -88,8 +88,13 @@ class Access:
         return _of(found[0]) if found else None
 
     def new_session(self, visitor: Visitor, now_s: float) -> str:
-        """The value of a session cookie that is good for `SESSION_S` seconds from `now_s` (Unix time)."""
+        """The value of a session cookie that is good for `SESSION_S` seconds from `now_s` (Unix time).
+
+        Raises `unauthorized` if the token by which `visitor` came is gone.
+        """
         named = self._named.get(visitor.token_name)
+        if named is None and visitor.token_name:
+            raise Problem(Code.UNAUTHORIZED, "That token was revoked.", "Use another one.")
         content = f"{int(now_s) + SESSION_S}.{named.sha256[:32] if named else ''}"
         return f"{content}.{self._mac(content)}"
 

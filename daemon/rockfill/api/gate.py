@@ -101,9 +101,10 @@ class Gate:
             raise WRONG_TOKEN.raised()
         return visitor
 
-    def use_link(self, request: web.Request, nonce: str) -> bool:
-        """Whether a one-time link lets in whoever asks; raises `too_many_requests`."""
-        return self._logins.use_link(request[CLIENT], nonce)
+    def use_link(self, request: web.Request, nonce: str) -> Visitor | None:
+        """Whom a one-time link lets in: whoever made it, if that token is still good. Raises `too_many_requests`."""
+        session = self._logins.use_link(request[CLIENT], nonce)
+        return self._access.visitor_of_session(session, time.time()) if session is not None else None
 
     def new_session(self, visitor: Visitor) -> str:
         """The value of a session cookie for `visitor`."""
@@ -128,9 +129,13 @@ class Gate:
             raise FROM_ELSEWHERE.raised()
 
     def _refuse_token_in_address(self, request: web.Request) -> None:
-        """An address ends up in histories and logs, and in those of every proxy on the way."""
-        for name, value in request.query.items():
-            if name.lower() in TOKEN_NAMES or self._access.visitor(value) is not None:
+        """An address ends up in histories and logs, and in those of every proxy on the way.
+
+        Only names are looked at: an answer that depends on a value would tell whether that is a token, to anybody and
+        as often as they like.
+        """
+        for name in request.query:
+            if name.lower() in TOKEN_NAMES:
                 raise Problem(
                     Code.INVALID_VALUE,
                     "A token in an address is not accepted: it ends up in histories and logs.",

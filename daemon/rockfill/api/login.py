@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from aiohttp import web
 
-from rockfill.access.tokens import EVERYTHING, SESSION_S, Visitor
+from rockfill.access.tokens import SESSION_S
 from rockfill.api.server import Route, read_json
 from rockfill.decode import MaxLength, decode_request
 
 if TYPE_CHECKING:
+    from rockfill.access.tokens import Visitor
     from rockfill.api.gate import Gate
     from rockfill.api.pages import Pages
 
@@ -42,6 +43,7 @@ class Sessions:
         return self._with_session(web.Response(status=204), request, visitor)
 
     async def log_out(self, request: web.Request) -> web.StreamResponse:
+        """Have the browser forget its cookie. Nothing is kept of sessions, so that a copy of it stays good."""
         response = web.Response(status=204)
         response.del_cookie(self._gate.cookie_name)
         return response
@@ -53,10 +55,11 @@ class Sessions:
     async def follow(self, request: web.Request) -> web.StreamResponse:
         """Use the link up, and go on to the page."""
         self._gate.refuse_other_origins(request, unknown=False)
-        if not self._gate.use_link(request, request.match_info["nonce"]):
+        visitor = self._gate.use_link(request, request.match_info["nonce"])
+        if visitor is None:
             return await self._pages.render("login.html", "../", status=403, failed=True)
         response = web.Response(status=303, headers={"Location": "../"})
-        return self._with_session(response, request, Visitor(EVERYTHING))
+        return self._with_session(response, request, visitor)
 
     def _with_session(self, response: web.Response, request: web.Request, visitor: Visitor) -> web.Response:
         response.set_cookie(

@@ -166,9 +166,9 @@ class _Here:
         return False
 
     async def call(self, type_: str, parameters: Mapping[str, Any] | None = None) -> Json:
-        from rockfill.access.tokens import EVERYTHING
+        from rockfill.access.tokens import EVERYTHING, Visitor
         from rockfill.api.commands.table import Caller
 
         entry = self._dispatch.find(type_)
-        result: Json = await self._dispatch.run(entry, dict(parameters or {}), Caller(EVERYTHING))
+        result: Json = await self._dispatch.run(entry, dict(parameters or {}), Caller(Visitor(EVERYTHING)))
         return result

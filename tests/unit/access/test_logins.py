@@ -98,15 +98,15 @@ def test_what_is_remembered_is_bounded(logins: Logins) -> None:
     for number in range(MOST_ADDRESSES + 100):
         logins.attempt(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "wrong")
     assert len(logins._failures) == MOST_ADDRESSES
-    first = logins.new_link()
+    first = logins.new_link("session")
     for _ in range(MOST_LINKS):
-        logins.new_link()
+        logins.new_link("session")
     assert not logins.use_link(HERE, first)
 
 
 def test_a_link_is_good_once_and_for_ten_minutes(logins: Logins, clock: Clock) -> None:
-    nonce, late = logins.new_link(), logins.new_link()
-    assert logins.use_link(HERE, nonce)
+    nonce, late = logins.new_link("session"), logins.new_link("session")
+    assert logins.use_link(HERE, nonce) == "session"
     assert not logins.use_link(HERE, nonce)
     clock.now_s += LINK_S + 1
     assert not logins.use_link(HERE, late)
@@ -114,7 +114,7 @@ def test_a_link_is_good_once_and_for_ten_minutes(logins: Logins, clock: Clock) -
 
 
 def test_links_are_not_guessed_for_ever(logins: Logins) -> None:
-    nonce = logins.new_link()
+    nonce = logins.new_link("session")
     for number in range(FREE_FAILURES):
         assert not logins.use_link(HERE, f"guess {number}")
     with pytest.raises(Problem):

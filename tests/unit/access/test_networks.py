@@ -35,8 +35,9 @@ def test_the_client_is_whom_trusted_proxies_speak_for(peer: str | None, said: li
     [
         ("192.168.1.7", True),
         ("10.1.2.3", True),
-        ("127.0.0.1", True),
-        ("::1", True),
+        ("127.0.0.1", False),  # perhaps a proxy that nobody told us of
+        ("::1", False),
+        ("::ffff:127.0.0.1", False),
         ("fe80::1%eth0", True),
         ("fd00::7", True),
         ("::ffff:192.168.1.7", True),
@@ -61,6 +62,14 @@ def test_tokenless_networks_are_those_that_were_named(client: str, *, free: bool
     assert open_to.needs_no_token(client) == free
     assert open_to.open_to_some
     assert not networks("10.0.0.0/24").open_to_some
+
+
+@pytest.mark.parametrize("proxy", ["192.168.1.5", "10.0.0.1", "127.0.0.1"])
+def test_a_trusted_proxy_is_no_client(proxy: str) -> None:
+    """It may ask for anybody, and did not say for whom."""
+    open_to = Networks((proxy,), ("10.0.0.0/24", "127.0.0.1"), insecure_lan=True)
+    assert not open_to.needs_no_token(open_to.client(proxy, []))
+    assert open_to.needs_no_token(open_to.client(proxy, ["192.168.1.7"]))
 
 
 @given(st.text())

@@ -95,6 +95,9 @@ def test_a_session_is_good_for_no_more_than_its_token_and_ends_with_it() -> None
     assert access.visitor_of_session(f"{expiry}..{mac}", NOW_S) is None
     access.revoke("ha")
     assert access.visitor_of_session(session, NOW_S) is None
+    with pytest.raises(Problem) as caught:  # a request that was under way meanwhile gets none either
+        access.new_session(visitor, NOW_S)
+    assert caught.value.code is Code.UNAUTHORIZED
     access.add("ha", [Scope.ADMIN], NOW_S)
     assert access.visitor_of_session(session, NOW_S) is None
 

@@ -34,7 +34,7 @@ class CommandsOverHttp:
 
     async def run(self, request: web.Request) -> web.StreamResponse:
         visitor = self._gate.known_visitor(request)
-        caller = Caller(visitor.scopes, client_of(request))
+        caller = Caller(visitor, client_of(request))
         command = self._dispatch.find(request.match_info["type"])
         body = await read_json(request) if await read_body(request) else {}
         run = self._dispatch.run(command, body, caller)

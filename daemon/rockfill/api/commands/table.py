@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rockfill.access.tokens import Scope
+from rockfill.access.tokens import Scope, Visitor
 from rockfill.api.gate import forbidden
 from rockfill.decode import decode_request
 from rockfill.errors import Code, Problem
@@ -48,9 +48,13 @@ class Connection(Protocol):
 class Caller:
     """Who runs a command. `client` tells one from another; `connection` is None over HTTP."""
 
-    scopes: frozenset[Scope]
+    visitor: Visitor
     client: str = ""
     connection: Connection | None = None
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        return self.visitor.scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class Command:
         return inspect.cleandoc(self.run.__doc__ or "")
 
 
-Run = Callable[..., Awaitable[Json]] | Callable[..., AsyncGenerator[Json, None]]
+Run = Callable[..., Coroutine[Any, Any, Json]] | Callable[..., AsyncGenerator[Json, None]]
 
 
 def command(
@@ -125,16 +129,14 @@ class Dispatch:
             raise Problem(Code.UNKNOWN_COMMAND, f'There is no command "{type_[:100]}".', f"There are: {known}.")
         return found
 
-    async def run(self, entry: Command, parameters: object, caller: Caller) -> Json:
-        """Run it with what a caller sent as its parameters; of one that streams, the result and the last event."""
-        if not entry.streams:
-            result: Json = await self._call(entry, parameters, caller)
-            return result
-        first: Json | None = None
-        last: Json = {}
-        async for value in self.stream(entry, parameters, caller):
-            first, last = (value, last) if first is None else (first, value)
-        return {**(first or {}), **{name: value for name, value in last.items() if name != "type"}}
+    def run(self, entry: Command, parameters: object, caller: Caller) -> Coroutine[Any, Any, Json]:
+        """Run it with what a caller sent as its parameters; of one that streams, the result and the last event.
+
+        Who may not, and parameters that it does not take, are refused by this call itself, before there is anything to
+        await.
+        """
+        called = self._call(entry, parameters, caller)
+        return _ends(called) if entry.streams else called
 
     def stream(self, entry: Command, parameters: object, caller: Caller) -> AsyncGenerator[Json, None]:
         """The result and the events of one that streams."""
@@ -153,3 +155,12 @@ class Dispatch:
                 raise Problem(Code.UNSUPPORTED, "This works over the websocket only.", "Connect to /ws.")
             arguments["connection"] = caller.connection
         return entry.run(decoded, **arguments)
+
+
+async def _ends(values: AsyncGenerator[Json, None]) -> Json:
+    """The first and the last of them, as one."""
+    first: Json | None = None
+    last: Json = {}
+    async for value in values:
+        first, last = (value, last) if first is None else (first, value)
+    return {**(first or {}), **{name: value for name, value in last.items() if name != "type"}}

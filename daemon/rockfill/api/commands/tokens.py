@@ -25,9 +25,13 @@ async def get(_: NoParameters, caller: Caller) -> Json:
 
 
 @command("access.link", scope=Scope.ADMIN)
-async def link(_: NoParameters, logins: Logins) -> Json:
-    """A link that signs a browser in, once: its `path` below the appliance's address, good for `good_for_s`."""
-    return {"path": f"/login/{logins.new_link()}", "good_for_s": LINK_S}
+async def link(_: NoParameters, access: Access, logins: Logins, caller: Caller) -> Json:
+    """A link that signs a browser in, once: its `path` below the appliance's address, good for `good_for_s`.
+
+    It, and the session, end with the token that it was made with.
+    """
+    session = access.new_session(caller.visitor, time.time())
+    return {"path": f"/login/{logins.new_link(session)}", "good_for_s": LINK_S}
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,9 @@ class _Connection:
     async def _is_let_in(self) -> bool:
         self._send(frames.greeting("auth_required"))
         try:
-            message = await self._socket.receive(AUTH_TIMEOUT_S)
+            # Not receive's own timeout, which begins anew with each ping.
+            async with asyncio.timeout(AUTH_TIMEOUT_S):
+                message = await self._socket.receive()
         except TimeoutError:
             await self._socket.close(code=1008)
             return False
@@ -212,7 +214,7 @@ class _Connection:
         try:
             command = self._dispatch.find(frame.type)
             assert self._visitor is not None
-            caller = Caller(self._visitor.scopes, client_of(self._request), call)
+            caller = Caller(self._visitor, client_of(self._request), call)
             if command.streams:
                 await self._stream(command, frame, caller)
             else:
