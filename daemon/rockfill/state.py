@@ -285,7 +285,8 @@ class StateDir:
     def hub_token(self) -> str | None:
         """The token for the Hub that was stored here, None if there is none. Read from disk once."""
         if self._hub_token is None:
-            self._hub_token = self._read_hub_token()
+            with self._changing:
+                self._hub_token = self._read_hub_token()
         return self._hub_token or None
 
     def _read_hub_token(self) -> str:
@@ -303,14 +304,15 @@ class StateDir:
     def keep_hub_token(self, token: str | None) -> None:
         """Store a token for the Hub, readable by this user only; None forgets the one that is stored."""
         path = self.path / "hub-token"
-        self._hub_token = None
-        if token is not None:
-            _write_atomically(path, f"{token}\n".encode())
-            return
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise _unusable(self.path, error) from None
+        with self._changing:
+            if token is not None:
+                _write_atomically(path, f"{token}\n".encode())
+            else:
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise _unusable(self.path, error) from None
+            self._hub_token = token or ""
 
 
 def read_token(path: Path) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rockfill import state as state_module
 from rockfill.errors import Code, Problem
 from rockfill.state import STATE_VERSION, Choices, StateDir, read_token
 from tests.engines import ENVIRONMENT
@@ -233,3 +234,18 @@ def test_broken_memories_are_none(state: StateDir, content: bytes) -> None:
     (state.path / "history.json").write_bytes(content)
     assert state.selftests() == {}
     assert state.history() == []
+
+
+def test_whoever_reads_the_hubs_token_while_it_is_stored_has_the_new_one_after(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.keep_hub_token("old")
+    write = state_module._write_atomically
+
+    def read_first(path: Path, content: bytes) -> None:
+        state.hub_token()
+        write(path, content)
+
+    monkeypatch.setattr(state_module, "_write_atomically", read_first)
+    state.keep_hub_token("new")
+    assert state.hub_token() == "new"

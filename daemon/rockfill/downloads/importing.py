@@ -92,7 +92,7 @@ def bring_in(shelf: Shelf, wish: Import, taken: Mapping[str, Source | None]) -> 
     files = []
     for source, target in zip(sources, (weights.name, TOKENIZER), strict=False):
         files.append(_copy(source, directory / target))
-    shelf.publish(slug, as_value(replace(manifest, files=tuple(files))))
+    shelf.publish(slug, as_value(replace(manifest, files=tuple(files))), over=False)
     return name
 
 

@@ -128,8 +128,12 @@ def plan_model(
 
 
 def free_name(base: str, variant: Variant, source: Source | None, taken: Mapping[str, Source | None]) -> str:
-    """`base`, made longer until no other model here has the name: by quantisation, optimisation, then the file's."""
-    stem = slug_of(variant.file.rpartition("/")[2].rpartition(".")[0])
+    """`base`, made longer until no other model here has its place: by quantisation, optimisation, then the file's."""
+    # Short enough that a number at its end is still in the name of the directory.
+    stem = slug_of(variant.file.rpartition("/")[2].rpartition(".")[0])[:100]
+    places: dict[str, list[Source | None]] = {}
+    for other, there in taken.items():
+        places.setdefault(slug_of(other), []).append(there)
     candidates = [base]
     if variant.quantisation:
         candidates.append(f"{base}-{variant.quantisation}")
@@ -140,7 +144,10 @@ def free_name(base: str, variant: Variant, source: Source | None, taken: Mapping
     return next(
         name
         for name in candidates
-        if name not in taken or (source is not None and _is_of(taken[name], source.repository, source.file))
+        if all(
+            source is not None and _is_of(there, source.repository, source.file)
+            for there in places.get(slug_of(name), [])
+        )
     )
 
 

@@ -129,15 +129,21 @@ class Shelf:
             with refusals_told(self.root):
                 shutil.rmtree(directory)
 
-    def publish(self, slug: str, manifest: dict[str, Any]) -> Path:
-        """Give what has gathered its place, with `manifest` beside it; replaces what Rockfill put there before."""
+    def publish(self, slug: str, manifest: dict[str, Any], *, over: bool = True) -> Path:
+        """Give what has gathered its place, with `manifest` beside it.
+
+        Replaces what Rockfill put there before if it may be put `over` that; raises `not_removable` if not.
+        """
         staging, place = self.staging(slug), self.root / slug
         with refusals_told(self.root):
-            (staging / PLAN).unlink(missing_ok=True)
             _write(staging / MANIFEST, manifest)
             sync_directory(staging)
             if place.exists() or place.is_symlink():
+                if not over:
+                    raise _there_already(place)
                 self._make_way(place)
+            (staging / PLAN).unlink(missing_ok=True)  # last: until then the next start can go on
+            sync_directory(staging)
             staging.rename(place)
             sync_directory(self.root)
         return place
@@ -203,8 +209,10 @@ class Shelf:
 
     def _make_way(self, place: Path) -> None:
         """For a later version of the same thing. What is not ours is in the way and stays there."""
-        if place.is_symlink() or self.remove(place):
+        ours = {MANIFEST, *(file.name for file in self._installed_in(place))}
+        if any(entry.name not in ours for entry in place.iterdir()):
             raise _not_ours(place)
+        self.remove(place)
 
 
 def wrong_files(directory: Path, files: tuple[InstalledFile, ...]) -> dict[str, str]:
@@ -260,6 +268,14 @@ def _refuse_link(directory: Path) -> None:
         raise Problem(
             Code.STATE_DIR_UNUSABLE, f"{directory} is a link, and not a directory of Rockfill's.", "Remove the link."
         )
+
+
+def _there_already(directory: Path) -> Problem:
+    return Problem(
+        Code.NOT_REMOVABLE,
+        f"There is something at {directory} already.",
+        f"Choose another name, or move {directory} away if you do not need it.",
+    )
 
 
 def _not_ours(directory: Path) -> Problem:

@@ -495,6 +495,20 @@ async def test_models_are_brought_in_from_files(place: Place, tmp_path: Path, hu
     assert len(place.models.targets) == 3
 
 
+async def test_no_import_takes_the_place_of_another_model(place: Place, tmp_path: Path) -> None:
+    """Two names may have the same directory, and a directory may be there that is no model."""
+    for number in (1, 2):
+        (tmp_path / f"own{number}.gguf").write_bytes(b"weights %d" % number)
+    assert await place.library.bring_in(Import(tmp_path / "own1.gguf", name="a:2b")) == "a:2b"
+    assert await place.library.bring_in(Import(tmp_path / "own2.gguf", name="a-2b")) == "own2"
+    assert (place.state.path / "models/a-2b/own1.gguf").exists()
+    (place.state.path / "models/other").mkdir()
+    with pytest.raises(Problem) as caught:
+        await place.library.bring_in(Import(tmp_path / "own2.gguf", name="other"))
+    assert caught.value.code is Code.NOT_REMOVABLE
+    assert list((place.state.path / "models/other").iterdir()) == []
+
+
 def test_what_lies_ready_to_be_brought_in_is_what_is_one_model(tmp_path: Path) -> None:
     (tmp_path / "alone.gguf").write_bytes(b"12345")
     (tmp_path / "notes.txt").write_text("no model")

@@ -80,11 +80,15 @@ def test_a_later_one_takes_the_place_of_ours_and_of_nothing_else(shelf: Shelf) -
     assert (place / "weights").read_text() == "y"
     (place / "notes").write_text("mine")
     gather(shelf, "z")
+    shelf.keep_plan("thing", {"a": 1})
     with pytest.raises(Problem) as caught:
         shelf.publish("thing", FILES)
     assert caught.value.code is Code.NOT_REMOVABLE
     assert (place / "notes").read_text() == "mine"
     assert (shelf.staging("thing") / "weights").read_text() == "z", "and what came is kept"
+    assert shelf.plans() == {"thing": {"a": 1}}
+    assert (place / "weights").read_text() == "y", "and so is what was there"
+    assert shelf.is_removable(place)
 
 
 def test_nothing_outside_is_removed(shelf: Shelf, tmp_path: Path) -> None:
