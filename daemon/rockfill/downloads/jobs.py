@@ -163,7 +163,7 @@ class Downloads:
             self._queue.remove(job_id)
         if job.state == "fetching" and self._current is not None:
             self._current.cancel()
-            await self._ended[job_id]
+            await asyncio.shield(self._ended[job_id])
         plan = self._plans[job_id]
         await asyncio.to_thread(self._shelves[plan.kind].keep_plan, plan.slug, _plan_value(plan, paused=True))
         self._set(job_id, state="cancelled", **_AT_REST)
@@ -250,7 +250,9 @@ class Downloads:
             raise
         finally:
             self._current = None
-            self._ended.pop(job_id).set_result(None)
+            ended = self._ended.pop(job_id)
+            if not ended.done():
+                ended.set_result(None)
 
     async def _fetch(self, plan: Plan) -> None:
         shelf = self._shelves[plan.kind]

@@ -21,7 +21,7 @@ from rockfill.downloads.jobs import PASSING, RETRY_S, Job
 from rockfill.downloads.plan import TOKENIZER, plan_model
 from rockfill.errors import Code, Problem
 from rockfill.hub.client import Repository, gated
-from rockfill.hub.transfer import Content
+from rockfill.hub.transfer import Content, to_the_end
 from rockfill.state import Acceptance, Wanted
 from rockfill.store.models import Source, manifest_of
 from rockfill.store.shelf import wrong_files
@@ -106,6 +106,7 @@ class ModelLibrary:
         self._board = board
         self._wanted = state.choices().wanted
         self._needed = asyncio.Event()
+        self._importing = asyncio.Lock()  # two would have the same name, and so the same place
         self._problem: Problem | None = None  # why what is wanted could not even be begun
         if self._wanted is not None:
             self._needed.set()
@@ -331,13 +332,17 @@ class ModelLibrary:
         beside the model.
         """
         if not tokenizer or await asyncio.to_thread(Path(tokenizer).exists):
-            return await self._bring_in(replace(wish, tokenizer=Path(tokenizer) if tokenizer else None))
+            return await self._bring_in_alone(replace(wish, tokenizer=Path(tokenizer) if tokenizer else None))
         directory = Path(await asyncio.to_thread(tempfile.mkdtemp))
         try:
             path = await self._fetch_tokenizer(tokenizer, directory)
-            return await self._bring_in(replace(wish, tokenizer=path))
+            return await self._bring_in_alone(replace(wish, tokenizer=path))
         finally:
             await asyncio.to_thread(shutil.rmtree, directory)
+
+    async def _bring_in_alone(self, wish: Import) -> str:
+        async with self._importing:
+            return await to_the_end(self._bring_in(wish))
 
     async def _bring_in(self, wish: Import) -> str:
         taken = await asyncio.to_thread(self._sources)

@@ -21,7 +21,7 @@ import re
 import stat
 import threading
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 CHUNK_BYTES = 1 << 20
 # What aiohttp holds when a connection breaks, it throws away: up to a megabyte was seen where the disk was slower.
@@ -156,9 +158,9 @@ class Transfer:
         part = await _opened(target, content, self._sync_bytes)
         try:
             await self._fill(part, address, progress)
-            await _to_the_end(asyncio.to_thread(part.finish))
+            await to_the_end(asyncio.to_thread(part.finish))
         finally:
-            await _to_the_end(asyncio.to_thread(part.close))
+            await to_the_end(asyncio.to_thread(part.close))
 
     async def _fill(self, part: _Part, address: str, progress: Progress) -> None:
         progress(part.done_bytes)
@@ -205,7 +207,7 @@ class Transfer:
                     await self._limit.pass_(writer.gathered_bytes)
                     await writer.flush()
         finally:
-            await _to_the_end(writer.end())
+            await to_the_end(writer.end())
 
     async def _ask(self, stack: contextlib.AsyncExitStack, part: _Part, url: URL) -> aiohttp.ClientResponse:
         """The response with the content, past all redirects. Raises `_Again` for what time may mend, or a `Problem`."""
@@ -503,11 +505,11 @@ async def _opened(target: Path, content: Content, sync_bytes: int) -> _Part:
         raise
 
 
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
     """Wait for the end of `work`, also while being cancelled: an open file must not outlive us."""
     running = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(running)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
         running.exception()  # seen: being cancelled is all there is to say now

@@ -271,6 +271,24 @@ async def test_cancelling_keeps_what_came_and_asking_again_goes_on(place: Place,
     assert hub.sent_bytes() <= spec.length - (1 << 20)
 
 
+async def test_whoever_cancels_and_goes_away_ends_the_download_and_no_more(place: Place, hub: HubServer) -> None:
+    place.board = CPU
+    hub.slow_down(1000)
+    working = asyncio.create_task(place.downloads.run())
+    job = (await place.library.pull(Request(GGUF))).job
+    assert job is not None
+    while place.downloads.find(job.id).state != "fetching":  # noqa: ASYNC110 - it has no event for that
+        await asyncio.sleep(0.01)
+    cancelling = asyncio.create_task(place.downloads.cancel(job.id))
+    await asyncio.sleep(0)
+    cancelling.cancel()
+    await asyncio.wait([cancelling])
+    await asyncio.wait_for(place.downloads.idle(), 10)
+    assert not working.done()
+    working.cancel()
+    await asyncio.wait([working])
+
+
 async def test_what_was_under_way_is_taken_up_by_the_next_start(place: Place, hub: HubServer) -> None:
     place.board = CPU
     await place.library.pull(Request(GGUF))
@@ -507,6 +525,15 @@ async def test_no_import_takes_the_place_of_another_model(place: Place, tmp_path
         await place.library.bring_in(Import(tmp_path / "own2.gguf", name="other"))
     assert caught.value.code is Code.NOT_REMOVABLE
     assert list((place.state.path / "models/other").iterdir()) == []
+
+
+async def test_two_imports_at_once_are_two_models(place: Place, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"own{number}.gguf").write_bytes(bytes([number]) * (8 << 20))
+    wishes = [Import(tmp_path / f"own{number}.gguf", name="same") for number in (1, 2)]
+    assert await asyncio.gather(*map(place.library.bring_in, wishes)) == ["same", "own2"]
+    for target in place.models.targets:
+        assert await place.library.verify(target) == {}
 
 
 def test_what_lies_ready_to_be_brought_in_is_what_is_one_model(tmp_path: Path) -> None:
