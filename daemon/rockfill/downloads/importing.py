@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +92,7 @@ def bring_in(shelf: Shelf, wish: Import, taken: Mapping[str, Source | None]) -> 
     directory = shelf.staging(slug)
     files = []
     for source, target in zip(sources, (weights.name, TOKENIZER), strict=False):
-        files.append(_copy(source, directory / target))
+        files.append(copy_synced(source, directory / target))
     shelf.publish(slug, as_value(replace(manifest, files=tuple(files))), over=False)
     return name
 
@@ -124,8 +125,8 @@ def _tokenizer(weights: Path, tokenizer: Path | None) -> Path:
     return path
 
 
-def _copy(source: Path, target: Path) -> InstalledFile:
-    """Copy and hash in one go."""
+def copy_synced(source: Path, target: Path) -> InstalledFile:
+    """Copy and hash in one go; then it is on the disk, so that what is published is there after a power cut."""
     digest, size_bytes = hashlib.sha256(), 0
     try:
         opened = source.open("rb")
@@ -136,6 +137,8 @@ def _copy(source: Path, target: Path) -> InstalledFile:
             copy.write(chunk)
             digest.update(chunk)
             size_bytes += len(chunk)
+        copy.flush()
+        os.fsync(copy.fileno())
     return InstalledFile(target.name, size_bytes, digest.hexdigest())
 
 

@@ -18,7 +18,7 @@ from rockfill.bus import Event, Topic
 from rockfill.decode import DecodeError, decode
 from rockfill.downloads.plan import Plan
 from rockfill.errors import Code, Problem, ProblemInfo
-from rockfill.hub.transfer import Content
+from rockfill.hub.transfer import Content, to_the_end
 from rockfill.store.shelf import as_value
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class Downloads:
         self._retries: dict[str, asyncio.TimerHandle] = {}
         self._ended: dict[str, asyncio.Future[None]] = {}
         self._published_at_s = 0.0
+        self._changing = asyncio.Lock()  # held while somebody adds or ends a download, which takes several steps
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -144,17 +145,35 @@ class Downloads:
 
     async def add(self, plan: Plan) -> Job:
         """Put `plan` into the queue, unless the same is there already. Raises `disk_full` if there is no room."""
-        job = self._jobs.get(plan.slug)
-        if job is not None and (plan.slug in self._queue or job.state == "fetching"):
-            self._plans[plan.slug] = replace(self._plans[plan.slug], use=plan.use or self._plans[plan.slug].use)
+        return await to_the_end(self._add(plan))
+
+    async def _add(self, plan: Plan) -> Job:
+        async with self._changing:
+            job = self._joined(plan)
+            if job is None:
+                shelf = self._shelves[plan.kind]
+                await asyncio.to_thread(_check_room, shelf, plan)
+                await asyncio.to_thread(_keep, shelf, plan)
+                job = self._joined(plan) or self._enqueue(plan)  # it may have been tried again by itself meanwhile
             return job
-        shelf = self._shelves[plan.kind]
-        await asyncio.to_thread(_check_room, shelf, plan)
-        await asyncio.to_thread(_keep, shelf, plan)
-        return self._enqueue(plan)
+
+    def _joined(self, plan: Plan) -> Job | None:
+        """The download that is doing what `plan` says already."""
+        job = self._jobs.get(plan.slug)
+        if job is None or (plan.slug not in self._queue and job.state != "fetching"):
+            return None
+        self._plans[plan.slug] = replace(self._plans[plan.slug], use=plan.use or self._plans[plan.slug].use)
+        return job
 
     async def cancel(self, job_id: str) -> Job:
         """End a download; what has come stays and is used when it is asked for again."""
+        return await to_the_end(self._cancel_alone(job_id))
+
+    async def _cancel_alone(self, job_id: str) -> Job:
+        async with self._changing:
+            return await self._cancel(job_id)
+
+    async def _cancel(self, job_id: str) -> Job:
         job = self.find(job_id)
         if job.state in ("done", "cancelled"):
             return job
@@ -164,6 +183,8 @@ class Downloads:
         if job.state == "fetching" and self._current is not None:
             self._current.cancel()
             await asyncio.shield(self._ended[job_id])
+            if self._jobs[job_id].state == "done":  # it came first
+                return self._jobs[job_id]
         plan = self._plans[job_id]
         await asyncio.to_thread(self._shelves[plan.kind].keep_plan, plan.slug, _plan_value(plan, paused=True))
         self._set(job_id, state="cancelled", **_AT_REST)
@@ -171,12 +192,18 @@ class Downloads:
 
     async def forget(self, job_id: str) -> None:
         """Cancel a download and throw away what has come of it."""
-        await self.cancel(job_id)
-        plan = self._plans[job_id]
-        if self._jobs[job_id].state != "done":
-            await asyncio.to_thread(self._shelves[plan.kind].discard, plan.slug)
-        del self._plans[job_id], self._jobs[job_id]
-        self._publish()
+        await to_the_end(self._forget(job_id))
+
+    async def _forget(self, job_id: str) -> None:
+        async with self._changing:
+            if self.find(job_id).state == "done" and job_id in self._ended:  # note is still being taken of it
+                await asyncio.shield(self._ended[job_id])
+            await self._cancel(job_id)
+            plan = self._plans[job_id]
+            if self._jobs[job_id].state != "done":
+                await asyncio.to_thread(self._shelves[plan.kind].discard, plan.slug)
+            del self._plans[job_id], self._jobs[job_id]
+            self._publish()
 
     async def take_up(self, *, go_on: bool = True) -> None:
         """Go on with what an earlier run did not finish; without `go_on`, only know of it."""
@@ -238,7 +265,12 @@ class Downloads:
                 return
             error = self._current.exception()
             if error is None:
-                await self._finished(plan)
+                self._done(plan)
+                self._current = asyncio.create_task(self._take_note(plan), name=f"take note of {job_id}")
+                await asyncio.wait([self._current])
+                error = self._current.exception()
+            if error is None:
+                self._bus.publish(Event(Topic.EVENTS, "download.finished", self._jobs[job_id].value()))
             elif isinstance(error, Problem):
                 self._failed(plan, error.info)
             else:  # a defect of ours: this download ends, the daemon goes on
@@ -288,15 +320,16 @@ class Downloads:
         if now_s - self._published_at_s >= PUBLISH_S:
             self._publish()
 
-    async def _finished(self, plan: Plan) -> None:
+    def _done(self, plan: Plan) -> None:
         job = self._jobs[plan.slug]
         total = job.total_bytes if job.total_bytes is not None else job.done_bytes
         self._set(
             plan.slug, state="done", done_bytes=total, total_bytes=total, bytes_per_second=None, seconds_left=None
         )
+
+    async def _take_note(self, plan: Plan) -> None:
         if self._installed is not None:
             await self._installed(plan)
-        self._bus.publish(Event(Topic.EVENTS, "download.finished", self._jobs[plan.slug].value()))
 
     def _failed(self, plan: Plan, problem: ProblemInfo) -> None:
         log.warning("fetching %s failed: %s", plan.name, problem.message)

@@ -80,9 +80,7 @@ def build_libraries(
         return Transfer(hub.endpoint, lambda: hub.token, limit=limit)
 
     async def installed(plan: Plan) -> None:
-        target = await library.installed(plan)
-        if target is not None:
-            arrived(target)
+        await library.installed(plan)
 
     downloads = Downloads(shelves, transfer, bus, installed=installed)
     runtimes = RuntimeLibrary(
@@ -94,5 +92,5 @@ def build_libraries(
         system=SYSTEM_DIRECTORIES,
         arrived=runtime_arrived,
     )
-    library = ModelLibrary(hub, models, shelves["model"], downloads, runtimes, state, board, transfer)
+    library = ModelLibrary(hub, models, shelves["model"], downloads, runtimes, state, board, transfer, arrived)
     return Libraries(downloads, library, runtimes)

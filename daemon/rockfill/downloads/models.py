@@ -95,8 +95,11 @@ class ModelLibrary:
         state: StateDir,
         board: Callable[[], BoardFacts],
         transfer: Callable[[str], Transfer],
+        arrived: Callable[[Target], None] = lambda target: None,
     ) -> None:
+        """`arrived` is called with a model that was to be run once it is here."""
         self._transfer = transfer
+        self._arrived = arrived
         self._hub = hub
         self._models = models
         self._shelf = shelf
@@ -206,8 +209,10 @@ class ModelLibrary:
             while self._wanted is not None and self._job_of_wanted() is None:
                 wanted = self._wanted
                 try:
-                    await self.pull(_request_for(wanted))
+                    pulled = await self.pull(_request_for(wanted))
                     self._problem = None
+                    if pulled.job is None and self._wanted == wanted:  # it came, and we were killed before we chose it
+                        await self._run(self._models.find(pulled.name))
                     break
                 except Problem as problem:
                     self._problem = problem
@@ -361,18 +366,19 @@ class ModelLibrary:
             await transfer.fetch(address, directory / TOKENIZER, content)
         return directory / TOKENIZER
 
-    async def installed(self, plan: Plan) -> Target | None:
-        """Take note that a plan was carried out; the model that is to be run now, if it was wanted for that."""
+    async def installed(self, plan: Plan) -> None:
+        """Take note that a plan was carried out, and run the model if it was wanted for that."""
         if plan.kind == "runtime":
             await self._runtimes.note_arrival()
-            return None
+            return
         await asyncio.to_thread(self._models.read_again)
         wanted = self._wanted
-        if wanted is None or wanted.reference != plan.name:
-            return None
-        target = self._models.find(plan.name)
+        if wanted is not None and wanted.reference == plan.name:
+            await self._run(self._models.find(plan.name))
+
+    async def _run(self, target: Target) -> None:
         await self.choose(target)
-        return target
+        self._arrived(target)
 
     # ---- how
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rockfill.compat.verdict import RuntimeChoice, choose_runtime
 from rockfill.disk import refusals_told
+from rockfill.downloads.importing import copy_synced
 from rockfill.downloads.plan import RUNTIME, RUNTIME_LICENCE, plan_runtime
 from rockfill.errors import Code, Problem
-from rockfill.store.models import InstalledFile
 from rockfill.store.runtimes import find_runtimes, inspect
-from rockfill.store.shelf import digest_of, slug_of
+from rockfill.store.shelf import slug_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -153,14 +152,10 @@ class RuntimeLibrary:
         slug = slug_of(version)
         with refusals_told(self._shelf.root):
             directory = self._shelf.staging(slug)
-            shutil.copyfile(path, directory / RUNTIME)
-            files = [InstalledFile(RUNTIME, (directory / RUNTIME).stat().st_size, blob_id=identity.blob_id)]
+            files = [copy_synced(path, directory / RUNTIME)]
             licence = path.with_name(RUNTIME_LICENCE)
             if licence.is_file():
-                shutil.copyfile(licence, directory / RUNTIME_LICENCE)
-                size_bytes = (directory / RUNTIME_LICENCE).stat().st_size
-                digest = digest_of(directory / RUNTIME_LICENCE, InstalledFile(RUNTIME_LICENCE, size_bytes))
-                files.append(InstalledFile(RUNTIME_LICENCE, size_bytes, blob_id=digest))
+                files.append(copy_synced(licence, directory / RUNTIME_LICENCE))
             value = {"version": version, "source": str(path), "files": [asdict(file) for file in files]}
             self._shelf.publish(slug, value)
         return version

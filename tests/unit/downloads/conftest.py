@@ -73,6 +73,7 @@ class Place:
             self.state,
             lambda: self.board,
             self._transfer,
+            self.arrived.append,
         )
 
     def _transfer(self, kind: str) -> Transfer:
@@ -83,9 +84,7 @@ class Place:
         await asyncio.to_thread(self.open)
 
     async def _installed(self, plan: Plan) -> None:
-        target = await self.library.installed(plan)
-        if target is not None:
-            self.arrived.append(target)
+        await self.library.installed(plan)
 
     async def work(self) -> dict[str, Job]:
         """Work the queue off; the downloads by their ids."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +15,7 @@ from rockfill.compat.verdict import BoardFacts
 from rockfill.downloads.importing import Import, Importable, importable
 from rockfill.downloads.models import Request
 from rockfill.errors import Code, Problem
+from rockfill.state import Wanted
 from rockfill.store.models import manifest_of
 from tests.fakes.hub import FileSpec
 
@@ -313,6 +316,67 @@ async def test_asking_twice_is_one_download(place: Place) -> None:
     assert len(await place.work()) == 1
 
 
+async def test_asking_twice_at_once_is_one_download(place: Place) -> None:
+    place.board = CPU
+    await place.library.pull(Request(GGUF))
+    plan = place.downloads.plan_of("qwen2.5-coder-1.5b")
+    await place.downloads.forget(plan.slug)
+    await asyncio.gather(*(place.downloads.add(plan) for _ in range(2)))
+    await place.work()
+    assert place.happened() == [("download.finished", "qwen2.5-coder-1.5b")]
+
+
+async def test_what_came_and_cannot_be_noted_is_a_failed_download_and_the_queue_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.board = CPU
+
+    def refuse(**_: object) -> None:
+        raise Problem(Code.STATE_DIR_UNUSABLE, "It can't be written.")
+
+    await place.library.pull(Request(GGUF, use=True))
+    monkeypatch.setattr(place.state, "change", refuse)
+    job = (await asyncio.wait_for(place.work(), 10))["qwen2.5-coder-1.5b"]
+    assert job.problem is not None
+    assert (job.state, job.problem.code) == ("failed", Code.STATE_DIR_UNUSABLE)
+    assert place.happened() == [("download.failed", job.id)]
+
+
+async def test_what_is_thrown_away_while_note_is_taken_of_it_ends_nothing_else(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.board = CPU
+    noting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def installed(_: object) -> None:
+        noting.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(place.downloads, "_installed", installed)
+    await place.library.pull(Request(GGUF))
+    working = asyncio.create_task(place.downloads.run())
+    await noting.wait()
+    forgetting = asyncio.create_task(place.downloads.forget("qwen2.5-coder-1.5b"))
+    await asyncio.sleep(0.05)
+    go_on.set()
+    await forgetting
+    await asyncio.wait_for(place.downloads.idle(), 10)
+    assert (place.downloads.jobs, working.done()) == ((), False)
+    working.cancel()
+    await asyncio.wait([working])
+
+
+async def test_asking_again_while_it_is_thrown_away_begins_anew(place: Place) -> None:
+    place.board = CPU
+    await place.library.pull(Request(GGUF))
+    plan = place.downloads.plan_of("qwen2.5-coder-1.5b")
+    forgetting = asyncio.create_task(place.downloads.forget(plan.slug))
+    while place.downloads.find(plan.slug).state != "cancelled":  # noqa: ASYNC110 - it has no event for that
+        await asyncio.sleep(0)
+    await asyncio.gather(forgetting, place.downloads.add(plan))
+    assert (await asyncio.wait_for(place.work(), 10))[plan.slug].state == "done"
+
+
 async def test_a_hub_that_fails_is_tried_again_by_and_by(place: Place, hub: HubServer) -> None:
     place.board = CPU
     await place.library.pull(Request(GGUF))
@@ -399,6 +463,23 @@ async def test_what_was_chosen_is_fetched_at_the_start(place: Place) -> None:
         task.cancel()
     await asyncio.wait(working)
     assert place.models.find("qwen2.5-coder:1.5b").engine == "llama"
+
+
+async def test_what_came_just_before_a_kill_is_chosen_at_the_next_start(place: Place) -> None:
+    place.board = CPU
+    await place.library.pull(Request(GGUF))
+    await place.work()
+    wanted = Wanted("qwen2.5-coder:1.5b", GGUF, "qwen2.5-coder-1.5b-q8_0.gguf", None, forced=False, tokenizer=None)
+    await asyncio.to_thread(partial(place.state.change, wanted=wanted))
+    await place.reopen()
+    working = asyncio.create_task(place.library.run())
+    async with asyncio.timeout(10):
+        while not place.arrived:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+    working.cancel()
+    await asyncio.wait([working])
+    choices = await asyncio.to_thread(place.state.choices)
+    assert (choices.model, choices.wanted) == ("qwen2.5-coder:1.5b", None)
 
 
 async def test_nothing_is_fetched_that_nobody_chose(place: Place, hub: HubServer) -> None:
@@ -525,6 +606,20 @@ async def test_no_import_takes_the_place_of_another_model(place: Place, tmp_path
         await place.library.bring_in(Import(tmp_path / "own2.gguf", name="other"))
     assert caught.value.code is Code.NOT_REMOVABLE
     assert list((place.state.path / "models/other").iterdir()) == []
+
+
+async def test_what_is_brought_in_is_on_the_disk(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    sync = os.fsync
+
+    def note(fd: int) -> None:
+        synced.add(os.fstat(fd).st_ino)
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    (tmp_path / "own.gguf").write_bytes(b"weights")
+    await place.library.bring_in(Import(tmp_path / "own.gguf"))
+    assert os.stat(place.models.targets[0].path).st_ino in synced  # noqa: PTH116
 
 
 async def test_two_imports_at_once_are_two_models(place: Place, tmp_path: Path) -> None:
