@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import ssl
 
     from rockfill.access.connections import Connections
+
+log = logging.getLogger(__name__)
 
 # From the opening of a connection, or the first byte of a further request, to the end of its header.
 HEADER_TIMEOUT_S = 20.0
@@ -25,6 +28,9 @@ KEEPALIVE_S = 75.0
 UNREAD_TIMEOUT_S = 60.0
 
 HANDSHAKE_TIMEOUT_S = 10.0
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+EXHAUSTION_PAUSE_S = 60.0
 LINGER_S = 2.0
 
 REFUSAL = (
@@ -122,6 +128,7 @@ async def listen(
     assert server is not None
     loop = asyncio.get_running_loop()
     logger = _http_log()
+    loop.set_exception_handler(_ExhaustionOnce())
     return await loop.create_server(
         lambda: GuardedHandler(server, connections, logger, loop),
         sock=listener,
@@ -136,3 +143,19 @@ def _http_log() -> logging.Logger:
     logger = logging.getLogger("rockfill.http")
     logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage)))
     return logger
+
+
+class _ExhaustionOnce:
+    """The event loop's exceptions as asyncio logs them, but that no descriptor is left only once a minute: asyncio says
+    so for each connection that waits, every second, and a log that nobody empties would stop the daemon."""
+
+    def __init__(self) -> None:
+        self._said_s = -EXHAUSTION_PAUSE_S
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in EXHAUSTED:
+            loop.default_exception_handler(context)
+        elif loop.time() - self._said_s >= EXHAUSTION_PAUSE_S:
+            self._said_s = loop.time()
+            log.error("no further connection can be accepted: %s", error.strerror)
