@@ -72,9 +72,11 @@ class CompleteView {
     const { mode, maxTokens, temperature, automatic } = this.#settings;
     const honours = this.appliance.engine?.honours;
     const hot = honours?.includes("temperature") ?? true; // an engine that is not loaded does not say
+    const guide = this.firstSteps.draw();
+    this.container.classList.toggle("unsettled", !this.firstSteps.settled);
     render(html`
       <h1 class="spoken">Complete code</h1>
-      ${this.firstSteps.draw()}
+      ${guide}
       <div class="bench" @dragover=${(event) => event.preventDefault()} @drop=${(event) => this.#drop(event)}>
         <div class="tabs">
           <div class="tablist" role="tablist" aria-label="Files" @keydown=${(event) => this.#tabKey(event)}>

@@ -6,16 +6,33 @@ import { actionButton, html, nothing, problemNote } from "./parts.js";
 import { bytes, duration } from "./words.js";
 
 const PUT_OFF_KEY = "rockfill.first-steps";
+const PATIENCE_MS = 1000; // then what is there is shown, even if it has to move later
 
 export class FirstSteps {
   #known = { board: undefined, runtimes: undefined, catalogue: [] };
   #asked = false;
+  #answered = false;
   #problem = null;
   #guiding = false; // somebody is on the way: the last step is shown, too
   #completed = false;
 
   constructor(appliance, changed) {
     Object.assign(this, { appliance, changed });
+    setTimeout(() => {
+      this.#answered = true;
+      changed();
+    }, PATIENCE_MS);
+  }
+
+  /** Whether it is decided what stands here, so that nothing below has to move any more. */
+  get settled() {
+    return localStorage.getItem(PUT_OFF_KEY) !== null || this.#answered || (this.appliance.engine !== null && !this.#due);
+  }
+
+  get #due() {
+    const { engine } = this.appliance;
+    const waiting = engine && (!engine.model || engine.model.demonstration || engine.instead_of);
+    return !localStorage.getItem(PUT_OFF_KEY) && engine && !this.#completed && (waiting || this.#guiding);
   }
 
   /** A real model has completed something: that was the last step. */
@@ -25,10 +42,10 @@ export class FirstSteps {
 
   draw() {
     const { engine, downloads } = this.appliance;
-    const waiting = engine && (!engine.model || engine.model.demonstration || engine.instead_of);
-    if (localStorage.getItem(PUT_OFF_KEY) || !engine || this.#completed || (!waiting && !this.#guiding)) return nothing;
+    if (!this.#due) return nothing;
     this.#guiding = true;
     if (!this.#asked) this.#ask();
+    if (!this.#answered) return nothing;
     const { title, steps, instead } = guide({ engine, downloads, ...this.#known });
     return html`<section class="card guide" aria-label="First steps">
       <div class="head"><h2>${title}</h2><button type="button" class="plain" @click=${() => this.#putOff()}>Not now</button></div>
@@ -70,6 +87,7 @@ export class FirstSteps {
         else if (problem.code !== "unauthorized") this.#problem = problem;
       }
     }
+    this.#answered = true;
     this.changed();
   }
 
