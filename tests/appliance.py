@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent
 START_S = 20.0
@@ -55,6 +56,7 @@ class Appliance:
         self.variables = dict(variables or {})
         self._process: subprocess.Popen[str] | None = None
         self.printed: list[str] = []
+        self._reader: threading.Thread | None = None
 
     @property
     def token(self) -> str:
@@ -81,6 +83,9 @@ class Appliance:
         for line in self._process.stdout:
             self.printed.append(line.rstrip("\n"))
             if "/#token=" in line:
+                # As journald does: a daemon whose log nobody empties stops at 64 KiB of it.
+                self._reader = threading.Thread(target=self._read, args=(self._process.stdout,))
+                self._reader.start()
                 return
         self._process.wait()
         self._process.stdout.close()
@@ -94,9 +99,14 @@ class Appliance:
         process.send_signal(number)
         process.send_signal(signal.SIGCONT)
         assert process.stdout is not None
-        self.printed += process.stdout.read().splitlines()
+        assert self._reader is not None
+        self._reader.join()
         process.stdout.close()
         return process.wait(START_S)
+
+    def _read(self, stdout: Iterable[str]) -> None:
+        for line in stdout:
+            self.printed.append(line.rstrip("\n"))
 
     def request(
         self,
