@@ -51,17 +51,23 @@ async function route() {
   if (appliance.status.state === "open") entry.view.load?.();
 }
 
-// What is drawn, at most once a frame
+// What is drawn, at most once a frame. A browser that is busy may not come to a frame for long, and that the appliance
+// is gone has to be said all the same.
 
+const FRAME_MS = 500;
 let asked = null; // "figures" or "all"
 function changed(what) {
-  if (!asked) requestAnimationFrame(drawWhatChanged);
+  if (!asked) {
+    requestAnimationFrame(drawWhatChanged);
+    setTimeout(drawWhatChanged, FRAME_MS);
+  }
   if (asked !== "all") asked = what;
 }
 
 /** New figures come all the time; only the rail, and a view that shows them, is drawn for that. */
 function drawWhatChanged() {
   const what = asked;
+  if (!what) return; // drawn already
   asked = null;
   if (what === "all") draw();
   else drawFigures();
