@@ -7,6 +7,7 @@ to the state directory, never here.
 from __future__ import annotations
 
 import ipaddress
+import os
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
@@ -71,6 +72,11 @@ class Rkllm:
     embed_flash: bool = True
     log_prompts: bool = False
 
+    @property
+    def library_in_use(self) -> str:
+        """What is configured goes before `ROCKFILL_RKLLM_LIBRARY`; "" where neither names one."""
+        return self.library or os.environ.get("ROCKFILL_RKLLM_LIBRARY", "")
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -112,6 +118,11 @@ class Hub:
     endpoint: str = "https://huggingface.co"
     runtimes: str = "https://github.com/airockchip/rknn-llm"
     bandwidth_limit_mb_s: Annotated[float, Range(0, 100_000)] = 0.0
+
+    @property
+    def endpoint_in_use(self) -> str:
+        """`HF_ENDPOINT` goes before what is configured, as with the Hub's own tools."""
+        return os.environ.get("HF_ENDPOINT") or self.endpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rockfill.config import Address, Config, load, parse_address, reload
+from rockfill.config import Address, Config, Hub, Rkllm, load, parse_address, reload
 from rockfill.errors import Code, Problem
 
 EXAMPLE = Path(__file__).parents[2] / "packaging" / "rockfill.toml"
@@ -178,3 +178,15 @@ def test_a_reload_takes_up_what_it_can_and_keeps_the_rest_as_it_was() -> None:
     assert reloaded.config == replace(after, server=replace(after.server, listen=before.server.listen))
     assert reload(reloaded.config, after).at_restart == ("server.listen",)  # still not in force
     assert str(reload(after, after)) == "nothing has changed"
+
+
+def test_the_environment_names_the_hub_before_the_file_does_and_the_library_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HF_ENDPOINT", "ROCKFILL_RKLLM_LIBRARY"):
+        monkeypatch.delenv(name, raising=False)
+    assert (Hub("http://file").endpoint_in_use, Rkllm().library_in_use) == ("http://file", "")
+    monkeypatch.setenv("HF_ENDPOINT", "http://environment")
+    monkeypatch.setenv("ROCKFILL_RKLLM_LIBRARY", "/environment")
+    assert Hub("http://file").endpoint_in_use == "http://environment"
+    assert [Rkllm(library).library_in_use for library in ("", "/file")] == ["/environment", "/file"]

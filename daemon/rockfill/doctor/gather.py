@@ -89,7 +89,7 @@ def gather(
     board = read_board(asked.account)
     sizes = memory.parse(sysfs.read_text(sysfs.root() / "proc/meminfo") or "")
     free = None if sizes.ram_total is None or sizes.ram_used is None else sizes.ram_total - sizes.ram_used
-    configured = config.rkllm.library or os.environ.get("ROCKFILL_RKLLM_LIBRARY", "")
+    configured = config.rkllm.library_in_use
     runtimes = tuple(
         RuntimeFacts(
             str(found.path),
@@ -115,7 +115,7 @@ def gather(
         files_limit=most_files_possible(),  # which the daemon sees to at its start
         now_s=time.time(),
         released_s=Path(rockfill.__file__).stat().st_mtime,
-        hub=ask_hub(os.environ.get("HF_ENDPOINT") or config.hub.endpoint) if ask_hub is not None else None,
+        hub=ask_hub(config.hub.endpoint_in_use) if ask_hub is not None else None,
         port_taken=None if asked.port_is_ours else _taken(config.server.listen),
         weakened=tuple(weakened(sysfs.root())),
     )

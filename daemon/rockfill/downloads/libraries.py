@@ -68,7 +68,7 @@ def build_libraries(
     """
     limit = Limit(config.hub.bandwidth_limit_mb_s * 1e6)
     hub = Hub(
-        os.environ.get("HF_ENDPOINT") or config.hub.endpoint,
+        config.hub.endpoint_in_use,
         lambda: os.environ.get("HF_TOKEN") or state.hub_token(),
         state.path / "hub-cache",
     )
@@ -87,7 +87,7 @@ def build_libraries(
         shelves["runtime"],
         downloads,
         state,
-        configured=config.rkllm.library or os.environ.get("ROCKFILL_RKLLM_LIBRARY", ""),
+        configured=config.rkllm.library_in_use,
         endpoint=config.hub.runtimes,
         system=SYSTEM_DIRECTORIES,
         arrived=runtime_arrived,
