@@ -83,6 +83,7 @@ class Tally:
     """How the requests ended, and everything that should not be."""
 
     endings: Counter[str] = field(default_factory=Counter)
+    served: set[int] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
 
 
@@ -106,6 +107,8 @@ class Client(threading.Thread):
                 self._tally.wrong.append(f"{line}: {type(error).__name__}: {error}")
                 ending = "lost"
             self._tally.endings[ending] += 1
+            if ending == "whole":
+                self._tally.served.add(self._number)
             if ending not in ("whole", "left"):
                 time.sleep(0.2)  # as a client does that was told to ask again in a moment
 
@@ -200,7 +203,8 @@ def test_every_request_ends_exactly_once_and_nothing_is_left_whatever_the_worker
         print(dict(tally.endings))
         assert tally.wrong == []
         assert sum(tally.endings.values()) == CLIENTS * REQUESTS_EACH
-        assert tally.endings["whole"] > CLIENTS * REQUESTS_EACH / 3  # the rest met a fault, or the pause after one
+        # How many is the machine's and the die's affair: a fault in a row of them costs everybody who asks in the pause.
+        assert tally.served == set(range(CLIENTS))
         assert len(faults) > 20
 
         assert at_rest(appliance) == before
