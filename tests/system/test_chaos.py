@@ -203,7 +203,7 @@ def test_every_request_ends_exactly_once_and_nothing_is_left_whatever_the_worker
         print(dict(tally.endings))
         assert tally.wrong == []
         assert sum(tally.endings.values()) == CLIENTS * REQUESTS_EACH
-        # How many is the machine's and the die's affair: a fault in a row of them costs everybody who asks in the pause.
+        # How many is the machine's and the die's affair: faults in a row cost everybody who asks in the pause.
         assert tally.served == set(range(CLIENTS))
         assert len(faults) > 20
 

@@ -33,9 +33,9 @@ async function route() {
     else link.removeAttribute("aria-current");
   }
   document.title = `${VIEWS[name].title} · Rockfill`;
-  const entry = VIEWS[name];
+  let view;
   try {
-    entry.view ??= (await entry.load()).open(at(name), appliance);
+    view = await opened(name);
   } catch (error) {
     // After an upgrade, say, the files of the release that this page is of are gone.
     notLoaded = error;
@@ -44,11 +44,23 @@ async function route() {
   if (viewInAddress() !== name) return; // somebody went on meanwhile
   notLoaded = null;
   if (shown?.name !== name) shown?.view.leave?.();
-  shown = { name, view: entry.view };
+  shown = { name, view };
   draw();
-  appliance.watchFigures(entry.view.showsFigures ? OFTEN_S : SELDOM_S);
-  entry.view.enter?.();
-  if (appliance.status.state === "open") entry.view.load?.();
+  appliance.watchFigures(view.showsFigures ? OFTEN_S : SELDOM_S);
+  view.enter?.();
+  if (appliance.status.state === "open") view.load?.();
+}
+
+/** The view `name`, made when it is first wanted: once, however often it is asked for before it is there. */
+async function opened(name) {
+  const entry = VIEWS[name];
+  entry.opening ??= entry.load().then((module) => module.open(at(name), appliance));
+  try {
+    return await entry.opening;
+  } catch (error) {
+    entry.opening = null; // the next time may find it
+    throw error;
+  }
 }
 
 // What is drawn, at most once a frame. A browser that is busy may not come to a frame for long, and that the appliance
