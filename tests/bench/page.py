@@ -68,7 +68,9 @@ def page() -> Iterator[Row]:
         tab.goto("about:blank")
         time.sleep(SETTLING_S)
         empty, _ = _idle_percent(browser, appliance)
-        yield Row("  idle, of a core, in the browser", "%", (ours - empty,), 1, f"{ours:.1f} with the page, {empty:.1f} empty")
+        yield Row(
+            "  idle, of a core, in the browser", "%", (ours - empty,), 1, f"{ours:.1f} with the page, {empty:.1f} empty"
+        )
         yield Row("  idle, of a core, in the daemon", "%", (daemon,), 1)
         browser.close()
 
