@@ -79,6 +79,11 @@ UNTRUSTED = frozenset(
 # A process that SIGKILL has not ended by then sits in the kernel, in state D.
 REAP_S = 5.0
 
+# At the end of the daemon somebody waits for that: a worker that SIGTERM does not end is killed that soon, and what
+# SIGKILL has not ended by then is left to systemd, and to the next daemon, which looks for it (`leftover`).
+CLOSING_STOP_S = 0.25
+CLOSING_REAP_S = 0.75
+
 # What a load may take beside its deadline: the slowest card that anybody boots from reads 20 MB/s.
 LOAD_BYTES_PER_S = 20e6
 
@@ -305,9 +310,14 @@ def _close(state: State, event: Close) -> Step:
     told = _answers(state.waiters, CLOSING)
     if state.phase in (Phase.STOPPED, Phase.FAILED):
         return state._replace(phase=Phase.CLOSED, waiters=(), deadline=None), told
-    if state.phase is Phase.STOPPING:
-        return (state if state.then is Next.CLOSE else state._replace(then=Next.CLOSE, waiters=())), told
-    return _then(_stop(state._replace(waiters=()), Next.CLOSE, CLOSING), told)
+    if state.phase is not Phase.STOPPING:
+        return _then(_stop(state._replace(waiters=()), Next.CLOSE, CLOSING), told)
+    if state.then is Next.CLOSE:
+        return state, told
+    assert state.deadline is not None
+    limit = state.deadline.limit
+    closing = state._replace(then=Next.CLOSE, waiters=())
+    return _timed(closing, limit, CLOSING_STOP_S if limit is Limit.STOP else CLOSING_REAP_S), told
 
 
 # ---- what the child says
@@ -452,7 +462,7 @@ def _deadline_passed(state: State, event: DeadlinePassed) -> Step:
     if limit is Limit.STOP:
         if state.problem is None and _ends_unasked(state):
             state = state._replace(problem=LINK_ENDED)
-        return _timed(state, Limit.REAP, REAP_S), (Kill(),)
+        return _timed(state, Limit.REAP, CLOSING_REAP_S if state.then is Next.CLOSE else REAP_S), (Kill(),)
     if limit is Limit.REAP:
         wedged = ProblemInfo(
             Code.NPU_WEDGED,
@@ -494,7 +504,8 @@ def _stop(state: State, then: Next, problem: ProblemInfo | None = None) -> Step:
     if state.running is not None and problem is not None:
         told = (EndRun(state.running.ticket, problem),)
         state = state._replace(running=None)
-    stopping = _timed(state._replace(phase=Phase.STOPPING, then=then), Limit.STOP, state.timeouts.stop_s)
+    seconds = CLOSING_STOP_S if then is Next.CLOSE else state.timeouts.stop_s
+    stopping = _timed(state._replace(phase=Phase.STOPPING, then=then), Limit.STOP, seconds)
     return stopping, (*told, Terminate())
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from rockfill import app
 from rockfill.engine.events import (
     AcceptedCame,
     Cancel,
@@ -162,6 +163,17 @@ def test_close_leads_to_closed_once_the_child_is_gone(name: str) -> None:
     assert state.phase is Phase.CLOSED
     assert state.deadline is None
     assert Spawn(state.epoch + 1) not in effects
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_close_leads_to_closed_in_time_whatever_the_child_does(name: str) -> None:
+    """And `systemctl stop`, requests in progress and a second for everything else included, within 5 s."""
+    state, took_s = step(STATES[name], Close())[0], 0.0
+    while state.phase is not Phase.CLOSED:
+        assert state.deadline is not None
+        took_s += state.deadline.seconds
+        state = step(state, DeadlinePassed(state.deadline.serial))[0]
+    assert app.DRAIN_S + max(took_s, 2 * app.CLEAN_UP_S) + 1 <= 5
 
 
 @pytest.mark.parametrize(
