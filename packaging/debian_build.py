@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,10 @@ LEFT_OUT = re.compile(
     r"|\.dist-info/(licenses/)?(.*/)?(LICEN[CS]E[^/]*|AUTHORS[^/]*)$"
     r"|\.(pyi|pyx|pxd|c|h)$|/py\.typed$|^[^/]+/tests?/|^tqdm/completion\.sh$|^tqdm/tqdm\.1$"
 )
+
+# What is compiled into this library as well, each file of it as a symbol.
+LLAMA_CPP = "xllamacpp/xllamacpp.abi3.so"
+PAGE_FILE = re.compile(rb"_ZL\d+asset_\d+")
 
 # Of the checkout: what a build needs.
 SOURCES = ("LICENSE", "daemon", "debian", "packaging", "systemd", "web")
@@ -115,8 +120,36 @@ def unpack(architecture: str, package: str, folder: Path) -> None:
                     raise LookupError(f"{wheel.name} wants {entry.filename} somewhere that nobody has thought of")
                 target = folder / entry.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(archive.read(entry))
+                content = archive.read(entry)
+                target.write_bytes(without_page(content) if entry.filename == LLAMA_CPP else content)
                 target.chmod(0o644)
+
+
+def without_page(library: bytes) -> bytes:
+    """`library`, an ELF file for 64 bits, with zeros for the files of llama.cpp's chat page.
+
+    Rockfill shows it to nobody, and it is the code of many other projects, three megabytes packed, whose terms nobody
+    would be told. Raises LookupError where it is not found.
+    """
+    changed = bytearray(library)
+    (table_at,) = struct.unpack_from("<Q", library, 0x28)
+    size, count = struct.unpack_from("<HH", library, 0x3A)
+    # name, type, flags, address, offset, size, link, information, alignment, size of an entry
+    sections = [struct.unpack_from("<IIQQQQIIQQ", library, table_at + index * size) for index in range(count)]
+    found = 0
+    for _, kind, _, _, at, length, link, *_ in sections:
+        if kind == 2:  # SHT_SYMTAB
+            names_at = sections[link][4]
+            for name, _, _, section, address, content in struct.iter_unpack("<IBBHQQ", library[at : at + length]):
+                start = names_at + name
+                if PAGE_FILE.fullmatch(library, start, library.index(0, start)):
+                    _, _, _, begins, offset, *_ = sections[section]
+                    first = offset + address - begins
+                    changed[first : first + content] = bytes(content)
+                    found += 1
+    if not found:
+        raise LookupError(f"{LLAMA_CPP} has its page somewhere else now, or none any more")
+    return bytes(changed)
 
 
 def digest(architecture: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -10,6 +11,8 @@ import re
 import shutil
 import struct
 import subprocess
+import zipfile
+import zlib
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -44,6 +47,13 @@ NEWEST_SYMBOLS = {
     "GOMP": "5.0.1",
     "OMP": "5.0.1",
     "GCC": "12",
+}
+# Whose source trees are in llama.cpp's, and what debian/copyright calls them.
+LINKED = {
+    "boringssl-build": "BoringSSL",
+    "boringssl-src": "BoringSSL",
+    "cpp-httplib": "cpp-httplib",
+    "nlohmann": "JSON for Modern C++",
 }
 
 
@@ -150,6 +160,35 @@ def test_the_licence_of_everything_that_is_vendored_is_told(trees: dict[str, Pat
     page = trees["rockfill"] / "usr/share/rockfill/web/static/vendor/VERSIONS.json"
     for package in json.loads(page.read_text())["packages"] if page.exists() else []:
         assert re.search(rf"[ \n]{re.escape(package['name'])}[,;.]", told), package["name"]
+
+
+def test_what_is_linked_into_the_cpu_engine_is_told(architecture: str) -> None:
+    """The library as it comes says so itself: where its sources were is in what helps to debug it."""
+    paragraphs = (debian_build.ROOT / "packaging/debian/copyright").read_text().split("\n\n")
+    (paragraph,) = [part for part in paragraphs if part.startswith(f"Files: vendor/{debian_build.LLAMA_CPP}\n")]
+    (wheel,) = debian_build.wheels(architecture, "rockfill-cpu")
+    with zipfile.ZipFile(wheel) as archive:
+        library = archive.read(debian_build.LLAMA_CPP)
+    crates = {name.decode() for name in re.findall(rb"/(?:index\.crates\.io-\w+|rust/deps)/([a-z0-9_-]+)-\d", library)}
+    assert {"llguidance", "toktrie", "serde", "miniz_oxide"} - crates == {
+        "llguidance",
+        "toktrie",
+    }  # built where they are
+    for name in crates:
+        assert re.search(rf"[ \n]{re.escape(name)}[,;.]", paragraph), f"the crate {name}"
+    others = {name.decode() for name in re.findall(rb"/llama\.cpp/(?:vendor|build/_deps)/([a-z0-9_-]+)", library)}
+    assert others == LINKED.keys()
+    for name in LINKED.values():
+        assert f"({name})" in paragraph, name
+
+
+def test_the_chat_page_of_others_is_not_in_the_cpu_engine(trees: dict[str, Path]) -> None:
+    (library,) = trees["rockfill-cpu"].rglob("xllamacpp.abi3.so")
+    content = library.read_bytes()
+    for packed in re.finditer(rb"\x1f\x8b\x08", content):
+        with contextlib.suppress(zlib.error):  # as other bytes may look like a beginning
+            page = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content[packed.start() :], 100)
+            assert len(page) < 100, page
 
 
 def test_notices_are_passed_on(trees: dict[str, Path]) -> None:
