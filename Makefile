@@ -4,6 +4,7 @@
 # make deb    the Debian packages for amd64 and arm64, in dist/; ARCH=arm64 makes only those
 # make repo   a signed apt repository of them, in dist/apt/; KEY=… names the key that signs, URL=… where it will be
 # make test-deb   all that can be found out about the packages: `make test` and piuparts, arm64 emulated; half an hour
+# make test-deb-vm   the arm64 packages in an emulated arm64 machine with a kernel of its own; an hour
 # make test-arm64   the RKLLM binding's tests on arm64, emulated; ten minutes
 # make screenshots   every view at two widths, light and dark, into build/screenshots; three of them are the README's
 # make vendor-web   bundles what the page uses of others into web/static/vendor; needs npm, and nobody else does
@@ -12,8 +13,8 @@
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made from; otherwise the first one on PATH that is new enough.
 .NOTPARALLEL:
-.PHONY: deb repo test-deb help run test test-arm64 check lint debian-packages format bench bench-typing vendor-web \
-  screenshots tiny-model tiny-model-install lock clean FORCE
+.PHONY: deb repo test-deb test-deb-vm help run test test-arm64 check lint debian-packages format bench bench-typing \
+  vendor-web screenshots tiny-model tiny-model-install lock clean FORCE
 
 PY := .venv/bin/python
 # Empty where .venv is missing, or where an upgrade of the system took its interpreter away: then it is made (again).
@@ -47,6 +48,9 @@ deb: .venv/ready-to-run
 test-deb: .venv/ready-to-test debian-packages
 	@$(PY) -m pytest tests/packaging/test_packages.py tests/packaging/test_installed.py tests/packaging/on_noble.py \
 	  tests/packaging/with_piuparts.py tests/packaging/under_qemu.py $(ARGS)
+
+test-deb-vm: .venv/ready-to-test debian-packages
+	@$(PY) -m pytest tests/packaging/in_a_vm.py $(ARGS)
 
 test-arm64: .venv/ready-to-test
 	@$(PY) -m pytest --capture=no tests/arm64/under_qemu.py $(ARGS)

@@ -23,6 +23,7 @@ import psutil
 
 from tests.appliance import ROOT
 from tests.not_run import not_run
+from tests.packaging.machine import CLEAN, COMMAND_S, Machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,9 +32,7 @@ TRIXIE = "trixie"
 # Beside systemd and Python, what a board's image has anyway and people use in its shell.
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "udev", "ca-certificates", "curl", "procps", "sudo")
 TOOLS = ("systemd-nspawn", "mmdebstrap", "unshare", "nsenter", "ip")
-MAKE_S, BOOT_S, COMMAND_S, END_S = 600.0, 60.0, 60.0, 20.0
-
-UP = ("running", "degraded")  # the second one lacks hardware, and is good enough
+MAKE_S, BOOT_S, END_S = 600.0, 60.0, 20.0
 
 ENVIRONMENT = {
     "PYTHONPATH": "/checkout/daemon:/checkout:/packages",
@@ -64,7 +63,7 @@ exit $status
 """
 
 
-class Machine:
+class Container(Machine):
     """A booted machine; `run` is a shell in it."""
 
     def __init__(self, container: subprocess.Popen[bytes], console: Path, address: str | None) -> None:
@@ -78,14 +77,9 @@ class Machine:
     def run(
         self, *command: str, stdin: str = "", within_s: float = COMMAND_S, online: bool = False
     ) -> subprocess.CompletedProcess[str]:
-        """One command to its end, as root, with nothing of the host's environment.
-
-        `online` gives it the host's network, for apt.
-        """
         enter = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-p", "-C", "-r", "-w"]
-        clean = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "SYSTEMD_COLORS=0")
         return subprocess.run(
-            [*enter, *([] if online else ["-n"]), "--", *clean, *command],
+            [*enter, *([] if online else ["-n"]), "--", *CLEAN, *command],
             input=stdin,
             capture_output=True,
             text=True,
@@ -93,15 +87,8 @@ class Machine:
             check=False,
         )
 
-    def property(self, unit: str, name: str) -> str:
-        """What ``systemctl show`` tells of a unit."""
-        return self.run("systemctl", "show", "--value", "--property", name, unit).stdout.strip()
-
-    def add_unit(self, name: str, text: str) -> None:
-        """Put a unit where it is lost with the machine."""
-        written = self.run("tee", f"/run/systemd/system/{name}", stdin=text)
-        assert written.returncode == 0, written.stderr
-        assert self.run("systemctl", "daemon-reload").returncode == 0
+    def origin(self, port: int) -> str:
+        return f"http://{self.address or '127.0.0.1'}:{port}"
 
     def path(self, inside: str) -> Path:
         """Where the host finds a file of the machine's."""
@@ -122,8 +109,8 @@ class Machine:
         if self.address is not None:
             self._connect()
         deadline = time.monotonic() + BOOT_S
-        while (state := self.run("systemctl", "is-system-running").stdout.strip()) not in UP:
-            assert time.monotonic() < deadline, state
+        while not self.is_up():
+            assert time.monotonic() < deadline, self.run("systemctl", "list-jobs").stdout
             time.sleep(0.05)
 
     def _connect(self) -> None:
@@ -142,7 +129,7 @@ class Machine:
 
 
 @contextlib.contextmanager
-def booted(folder: Path, suite: str = TRIXIE, *, own_network: bool = False) -> Iterator[Machine]:
+def booted(folder: Path, suite: str = TRIXIE, *, own_network: bool = False) -> Iterator[Container]:
     """A machine with `folder` at /folder. Ends the test as not run where the host can't boot one."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if os.geteuid() != 0 or missing:
@@ -164,7 +151,7 @@ def booted(folder: Path, suite: str = TRIXIE, *, own_network: bool = False) -> I
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
         )
         try:
-            yield Machine(container, folder / "console", address)
+            yield Container(container, folder / "console", address)
         finally:
             _end(container)
 
@@ -183,18 +170,28 @@ def _end(container: subprocess.Popen[bytes]) -> None:
 
 
 def root_of(suite: str) -> Path:
-    """The root file system, made if this checkout has none of these packages yet."""
-    digest = hashlib.sha256(" ".join((suite, *PACKAGES)).encode()).hexdigest()[:8]
+    """The root file system that is booted."""
+    return made_once("systemd" if suite == TRIXIE else suite, suite, PACKAGES, within_s=MAKE_S)
+
+
+def made_once(what: str, suite: str, packages: Sequence[str], options: Sequence[str] = (), *, within_s: float) -> Path:
+    """A root file system, made if this checkout has none of these packages and `options` of mmdebstrap's yet.
+
+    Ends the test `what` as not run where it can't be made.
+    """
+    digest = hashlib.sha256(" ".join((suite, *packages, *options)).encode()).hexdigest()[:8]
     root = ROOT / ".cache" / f"root-{suite}-{digest}"
     if not root.exists():
         root.parent.mkdir(exist_ok=True)
         unfinished = root.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite]
-        made = subprocess.run([*command, str(unfinished)], capture_output=True, text=True, timeout=MAKE_S, check=False)
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", *options, suite]
+        made = subprocess.run(
+            [*command, str(unfinished)], capture_output=True, text=True, timeout=within_s, check=False
+        )
         if made.returncode != 0:
             shutil.rmtree(unfinished, ignore_errors=True)
-            not_run("systemd" if suite == TRIXIE else suite, f"mmdebstrap failed: {_last_line(made.stderr)}")
+            not_run(what, f"mmdebstrap failed: {_last_line(made.stderr)}")
         unfinished.rename(root)
     return root
 

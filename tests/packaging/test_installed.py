@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fakes.rkllm_simulator import build, compiler
+from tests.not_run import not_run
+from tests.npu import NAME, make_directory
 from tests.packaging import readme
 from tests.packaging.booted import MAKE_S, booted
-from tests.packaging.installed import APT, APT_S, Installed, paths_on, until
+from tests.packaging.installed import ANSWERS, APT, APT_S, Installed, Service, paths_on
 from tests.packaging.packages import BUILD_S, built, native, repacked
 from tests.packaging.repository import served
 
@@ -97,8 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, suite: str) -> Path:
 def installed(folder: Path, suite: str) -> Iterator[Installed]:
     with booted(folder, suite, own_network=True) as machine:
         service = Installed(machine)
-        answers = 'APT::Get::Assume-Yes "true";\nDpkg::Options:: "--force-confold";\n'  # in the place of a person
-        machine.path("/etc/apt/apt.conf.d/99answers").write_text(answers)
+        machine.path("/etc/apt/apt.conf.d/99answers").write_text(ANSWERS)
         service.apt("update", online=True)
         service.found = paths_on(machine, THEIRS)
         service.sh("sh", "-c", STAND_INS)
@@ -110,12 +112,12 @@ def from_files(service: Installed, folder: Path) -> str:
     """On a machine that is offline, with what one that is online has fetched for it."""
     fetch, install = readme.blocks("Without a network")
     for command in fetch:
-        in_folder(service, command, online=True)
+        service.in_folder(command, online=True)
     try:
-        return "".join(in_folder(service, command) for command in install)
+        return "".join(service.in_folder(command) for command in install)
     finally:  # for the test of what is left: they were nobody's wish
         names = " ".join(file.name.partition("_")[0] for file in (folder / "offline").glob("*.deb"))
-        in_folder(service, f"apt-mark auto {names}")
+        service.in_folder(f"apt-mark auto {names}")
 
 
 def from_a_repository(service: Installed, folder: Path) -> str:
@@ -144,37 +146,23 @@ def from_a_repository(service: Installed, folder: Path) -> str:
 INSTALL = {"trixie": from_files, "bookworm": from_a_repository}
 
 
-def in_folder(service: Installed, command: str, *, online: bool = False) -> str:
-    return service.sh("sh", "-c", f"cd /folder && {command}", online=online, within_s=APT_S)
-
-
-def ready(service: Installed) -> None:
-    """Wait for the model, as whoever just installed it would."""
-
-    def answers() -> bool:
-        with contextlib.suppress(OSError):
-            return service.request("GET", "/ready", token=None).status == 200
-        return False
-
-    until(answers, "the model is not ready")
-
-
 # ---- installed
 
 
-def test_it_completes_code_as_a_user_of_its_own(installed: Installed) -> None:
-    ready(installed)
+def test_it_completes_code_as_a_user_of_its_own(installed: Service) -> None:
+    installed.ready()
     assert installed.complete("def add(a, b):\n    return ", "\n")["choices"][0]["text"]
     assert installed.request("GET", "/", token=None).status == 200
+    assert installed.request("GET", "/health", token=None).json() == {"status": "ok", "engine": "ready"}
     assert installed.request("GET", "/v1/models", token=None).status == 401
     assert installed.request("GET", "/v1/models", token="wrong").status == 401
     assert installed.sh("ps", "-o", "user=", "-p", installed.tells("MainPID")).split() == ["rockfill"]
     assert "sudo rockfill open" in installed.said
 
 
-def test_status_and_journal_say_what_runs_and_not_the_token(installed: Installed) -> None:
-    ready(installed)
-    until(lambda: "Listening on" in installed.journal(), "it does not say where it listens")
+def test_status_and_journal_say_what_runs_and_not_the_token(installed: Service) -> None:
+    installed.ready()
+    installed.until(lambda: "Listening on" in installed.journal(), "it does not say where it listens")
     assert "Running rockfill-tiny" in installed.journal()
     status = installed.sh("systemctl", "status", "rockfill")
     assert "enabled" in status
@@ -183,7 +171,7 @@ def test_status_and_journal_say_what_runs_and_not_the_token(installed: Installed
     assert installed.token not in installed.sh("journalctl", "--no-pager") + installed.said
 
 
-def test_the_token_is_for_root_and_the_service_only(installed: Installed) -> None:
+def test_the_token_is_for_root_and_the_service_only(installed: Service) -> None:
     assert installed.sh("rockfill", "token").strip() == installed.token
     nobody = installed.machine.run("setpriv", "--reuid=nobody", "--clear-groups", "rockfill", "token")
     assert nobody.returncode != 0
@@ -205,7 +193,7 @@ def test_what_was_installed_is_right(installed: Installed) -> None:
 # ---- the sandbox
 
 
-def test_the_sandbox_is_tight(installed: Installed) -> None:
+def test_the_sandbox_is_tight(installed: Service) -> None:
     *_, verdict = installed.sh("systemd-analyze", "security", "--no-pager", "rockfill").strip().splitlines()
     found = re.search(r"exposure level for rockfill.service: ([\d.]+)", verdict)
     assert found is not None, verdict
@@ -259,9 +247,9 @@ def test_the_commands_of_the_readme_do_what_they_say(installed: Installed, folde
     for command in commands:
         if command == "sudo apt remove rockfill rockfill-cpu":
             assert installed.complete("def f():\n    ")["model"] == "my-model"
-        said[command] = in_folder(installed, command)
+        said[command] = installed.in_folder(command)
         if "restart" in command or "apt install" in command or "models use" in command:
-            ready(installed)
+            installed.ready()
     link = re.search(rf"http://\S+:{installed.port}(/login/\S+)", said["sudo rockfill open"])
     assert link is not None, said["sudo rockfill open"]
     assert "active (running)" in said["systemctl status rockfill"]
@@ -269,10 +257,36 @@ def test_the_commands_of_the_readme_do_what_they_say(installed: Installed, folde
     assert "Listening on" in said["journalctl --unit rockfill --lines 50"]
     assert "ready" in said["sudo rockfill engine history"]
     assert "freed" in said["sudo apt purge rockfill rockfill-cpu"]
-    in_folder(installed, "apt install ./rockfill*.deb")
-    ready(installed)
+    installed.in_folder("apt install ./rockfill*.deb")
+    installed.ready()
     for file in readme.paths("Where things are"):
         assert installed.machine.path(file).exists(), file
+
+
+def test_a_board_without_a_network_gets_runtime_and_model_from_files(installed: Installed, folder: Path) -> None:
+    """With a stand-in for Rockchip's library, in the unit's sandbox."""
+    if compiler() is None:
+        not_run("rkllm-simulator", "there is no C compiler")
+    shutil.copy(build("1.2.1"), folder)
+    make_directory(folder / NAME)
+    place = "/var/lib/rockfill/import"
+    installed.in_folder(
+        f"sudo install -D --mode 644 --target-directory {place} librkllmrt.so && sudo cp -r {NAME} {place}"
+    )
+    try:
+        installed.in_folder(f"sudo rockfill runtime install {place}/librkllmrt.so")
+        assert "1.2.3" in installed.in_folder("sudo rockfill runtime list")
+        installed.in_folder(f"sudo rockfill models import {place}/{NAME}")
+        installed.in_folder("sudo rockfill models use codegemma:2b")  # as its files' name is understood
+        installed.ready()
+        assert installed.command("engine.get")["model"]["name"] == "codegemma:2b"
+        assert installed.complete("def f():\n")["choices"][0]["text"]
+        assert "1.2.3" in installed.command("engine.get")["runtime"]
+    finally:
+        installed.in_folder("sudo rockfill models use rockfill-tiny")
+        installed.ready()
+    installed.in_folder("sudo rockfill models rm codegemma:2b && sudo rockfill runtime rm 1.2.3")
+    assert [model["name"] for model in installed.command("models.list")["models"]] == ["rockfill-tiny"]
 
 
 # ---- when things go wrong
@@ -280,11 +294,11 @@ def test_the_commands_of_the_readme_do_what_they_say(installed: Installed, folde
 
 def test_a_frozen_daemon_is_restarted_by_the_watchdog(installed: Installed) -> None:
     with changed(installed, f"WatchdogSec={WATCHDOG_S}"):
-        ready(installed)
+        installed.ready()
         daemon = installed.tells("MainPID")
         installed.sh("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "rockfill")
-        until(lambda: installed.tells("MainPID") not in (daemon, "0"), "it is not restarted")
-        ready(installed)
+        installed.until(lambda: installed.tells("MainPID") not in (daemon, "0"), "it is not restarted")
+        installed.ready()
         assert f"Watchdog timeout (limit {WATCHDOG_S}s)!" in installed.journal()
 
 
@@ -308,39 +322,41 @@ def test_clocks_are_given_back_when_it_stops_and_when_it_is_killed(installed: In
     def held(path: str) -> str:
         return installed.machine.path(path).read_text().strip()
 
-    ready(installed)
+    installed.ready()
     npu, cpu = CLOCKS[0], "/sys/devices/system/cpu/cpufreq/policy0/scaling_governor"
     installed.sh("rockfill", "clocks", "set", "always")
     try:
-        until(lambda: held(npu) == "performance", "the NPU's clock is not raised")
+        installed.until(lambda: held(npu) == "performance", "the NPU's clock is not raised")
         installed.sh("systemctl", "stop", "rockfill")
         assert (held(npu), held(cpu)) == ("simple_ondemand", "schedutil")
         with changed(installed, "Restart=no"):
-            until(lambda: held(npu) == "performance", "the NPU's clock is not raised again")
+            installed.until(lambda: held(npu) == "performance", "the NPU's clock is not raised again")
             installed.sh("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "rockfill")
-            until(lambda: installed.tells("ActiveState") == "failed", "it goes on")
+            installed.until(lambda: installed.tells("ActiveState") == "failed", "it goes on")
             assert (held(npu), held(cpu)) == ("simple_ondemand", "schedutil")
     finally:
         installed.restart()
         installed.sh("rockfill", "clocks", "set", "auto")
 
 
-def test_a_killed_daemon_takes_its_worker_along_and_comes_back(installed: Installed) -> None:
-    ready(installed)
+def test_a_killed_daemon_takes_its_worker_along_and_comes_back(installed: Service) -> None:
+    installed.ready()
     daemon, worker = installed.tells("MainPID"), str(installed.command("engine.get")["worker_pid"])
     installed.sh("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "rockfill")
-    until(lambda: installed.tells("MainPID") not in (daemon, "0"), "it is not restarted")
-    ready(installed)
+    installed.until(lambda: installed.tells("MainPID") not in (daemon, "0"), "it is not restarted")
+    installed.ready()
     assert installed.machine.run("kill", "-0", worker).returncode != 0
     assert installed.complete("back")["choices"]
 
 
-def test_a_killed_worker_is_replaced_and_the_daemon_stays(installed: Installed) -> None:
-    ready(installed)
+def test_a_killed_worker_is_replaced_and_the_daemon_stays(installed: Service) -> None:
+    installed.ready()
     daemon, worker = installed.tells("MainPID"), installed.command("engine.get")["worker_pid"]
     installed.sh("kill", "-KILL", str(worker))
-    until(lambda: installed.command("engine.get")["worker_pid"] not in (worker, None), "there is no new worker")
-    ready(installed)
+    installed.until(
+        lambda: installed.command("engine.get")["worker_pid"] not in (worker, None), "there is no new worker"
+    )
+    installed.ready()
     assert installed.tells("MainPID") == daemon
 
 
@@ -357,7 +373,7 @@ def test_what_only_a_person_can_mend_is_said_once(installed: Installed, path: st
     file.write_text(text)
     try:
         assert installed.machine.run("systemctl", "restart", "rockfill").returncode != 0
-        until(lambda: installed.tells("ActiveState") == "failed", "it goes on")
+        installed.until(lambda: installed.tells("ActiveState") == "failed", "it goes on")
         assert (installed.tells("ExecMainStatus"), installed.tells("NRestarts")) == ("78", "0")
         assert said in installed.journal()
         assert "Traceback" not in installed.journal()
@@ -371,7 +387,7 @@ def test_what_only_a_person_can_mend_is_said_once(installed: Installed, path: st
 
 
 def test_it_stops_under_load_without_being_killed(installed: Installed) -> None:
-    ready(installed)
+    installed.ready()
     before, enough = time.monotonic(), threading.Event()
 
     def load() -> None:
@@ -382,7 +398,7 @@ def test_it_stops_under_load_without_being_killed(installed: Installed) -> None:
     clients = [threading.Thread(target=load) for _ in range(4)]
     for client in clients:
         client.start()
-    until(lambda: installed.command("engine.get")["state"] == "busy", "nothing runs")
+    installed.until(lambda: installed.command("engine.get")["state"] == "busy", "nothing runs")
     before = time.monotonic()
     installed.sh("systemctl", "stop", "rockfill")
     took_s = time.monotonic() - before
@@ -391,7 +407,7 @@ def test_it_stops_under_load_without_being_killed(installed: Installed) -> None:
         client.join()
     assert (installed.tells("Result"), installed.tells("ExecMainStatus")) == ("success", "0")
     installed.restart()
-    ready(installed)
+    installed.ready()
     started_s = (
         int(installed.tells("ActiveEnterTimestampMonotonic")) - int(installed.tells("InactiveExitTimestampMonotonic"))
     ) / 1e6
@@ -404,7 +420,7 @@ def test_it_stops_under_load_without_being_killed(installed: Installed) -> None:
 def test_it_comes_back_after_a_reboot_with_what_it_had(installed: Installed) -> None:
     token = installed.token
     installed.machine.reboot()
-    ready(installed)
+    installed.ready()
     assert installed.token == token
     assert installed.tells("NRestarts") == "0"
     installed.sh("sh", "-c", STAND_INS)
@@ -412,7 +428,7 @@ def test_it_comes_back_after_a_reboot_with_what_it_had(installed: Installed) -> 
 
 
 def test_an_upgrade_keeps_settings_and_restarts(installed: Installed, folder: Path) -> None:
-    ready(installed)
+    installed.ready()
     config = installed.machine.path(CONFIG)
     config.write_text(config.read_text().replace("#idle_unload_s = 0", "idle_unload_s = 1234"))
     mine, token, daemon = config.read_text(), installed.token, installed.tells("MainPID")
@@ -420,8 +436,8 @@ def test_an_upgrade_keeps_settings_and_restarts(installed: Installed, folder: Pa
     for package in folder.glob("rockfill*.deb"):
         changed = {"etc/rockfill/config.toml": "# another default\n"} if package.name.startswith("rockfill_") else {}
         repacked(package, NEXT, folder / "next", changed)
-    in_folder(installed, "apt install ./next/*.deb")
-    ready(installed)
+    installed.in_folder("apt install ./next/*.deb")
+    installed.ready()
     assert installed.sh("dpkg-query", "-W", "-f", "${Version}", "rockfill", "rockfill-cpu") == NEXT * 2
     assert installed.tells("MainPID") != daemon
     assert (config.read_text(), installed.token) == (mine, token)
@@ -432,11 +448,13 @@ def test_an_upgrade_keeps_settings_and_restarts(installed: Installed, folder: Pa
 def test_the_cpu_engine_comes_and_goes_with_its_package(installed: Installed) -> None:
     daemon = installed.tells("MainPID")
     installed.apt("remove", "rockfill-cpu")
-    until(lambda: installed.tells("MainPID") not in (daemon, "0"), "the service does not notice")
-    until(lambda: "install the package rockfill-cpu" in installed.journal(), "it does not say what is missing")
+    installed.until(lambda: installed.tells("MainPID") not in (daemon, "0"), "the service does not notice")
+    installed.until(
+        lambda: "install the package rockfill-cpu" in installed.journal(), "it does not say what is missing"
+    )
     assert installed.command("models.list")["models"] == []
-    in_folder(installed, "apt install ./next/rockfill-cpu_*.deb")
-    ready(installed)
+    installed.in_folder("apt install ./next/rockfill-cpu_*.deb")
+    installed.ready()
 
 
 def test_removed_it_leaves_the_models_and_purged_it_leaves_nothing(installed: Installed) -> None:
@@ -452,8 +470,8 @@ def test_removed_it_leaves_the_models_and_purged_it_leaves_nothing(installed: In
         status = installed.machine.path(file).stat()
         assert (status.st_gid, status.st_mode & 0o777) == (0, 0o644), file
 
-    in_folder(installed, "apt install ./next/*.deb")
-    ready(installed)
+    installed.in_folder("apt install ./next/*.deb")
+    installed.ready()
     assert installed.token == token
     said = installed.apt("purge", "rockfill", "rockfill-cpu")
     assert re.search(r"models, settings and cache are removed: [\d.]+[KMG]? freed", said), said

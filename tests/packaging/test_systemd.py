@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.appliance import ScriptedAppliance
-from tests.packaging.booted import MAKE_S, Machine, booted, unit
+from tests.packaging.booted import MAKE_S, Container, booted, unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ SETTINGS = {
 class Service(ScriptedAppliance):
     """The daemon as the service ``rockfill``; asked over the network that machine and host share."""
 
-    def __init__(self, folder: Path, machine: Machine) -> None:
+    def __init__(self, folder: Path, machine: Container) -> None:
         super().__init__(folder / "state")
         self.machine = machine
         serve = ("serve", "--listen", f"127.0.0.1:{self.port}", "--state-dir", "/folder/state")
@@ -56,13 +56,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def machine(folder: Path) -> Iterator[Machine]:
+def machine(folder: Path) -> Iterator[Container]:
     with booted(folder) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path, machine: Machine) -> Service:
+def service(folder: Path, machine: Container) -> Service:
     return Service(folder, machine)
 
 
@@ -124,7 +124,7 @@ def test_stopping_in_the_middle_of_a_run_is_clean(started: Service) -> None:
         assert client.getresponse().read().count(b'"code":"engine_stopped"') == 1
 
 
-def test_a_mistake_in_the_configuration_is_no_reason_to_try_again(folder: Path, machine: Machine) -> None:
+def test_a_mistake_in_the_configuration_is_no_reason_to_try_again(folder: Path, machine: Container) -> None:
     (folder / "config.toml").write_text("[engine]\nping_s = 'often'\n")
     serve = ("-m", "rockfill", "serve", "--config", "/folder/config.toml", "--state-dir", "/folder/other")
     machine.add_unit("rockfill-misconfigured.service", unit((PYTHON, *serve), **SETTINGS))

@@ -1,8 +1,7 @@
 """The arm64 packages in an arm64 Debian under qemu's user mode. The name keeps it out of ``make test``.
 
-It takes minutes. There is no systemd in it (qemu 7.2 starts its services in vain), so that apt installs, and the daemon
-is started as its user by hand. The root file system is made once and kept in ``.cache/``; what is installed goes to a
-layer above it.
+It takes minutes. systemd does not run in it (qemu 7.2 starts its services in vain): apt installs, and the daemon
+is started as its user by hand. What is installed goes to a layer above the root file system.
 """
 
 from __future__ import annotations
@@ -11,26 +10,23 @@ import contextlib
 import http.client
 import json
 import os
-import platform
 import shutil
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.appliance import ROOT, _free_port
-from tests.not_run import not_run
+from tests.appliance import _free_port
+from tests.packaging import arm64
 from tests.packaging.packages import built
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-TOOLS = ("mmdebstrap", "qemu-aarch64-static", "update-binfmts", "unshare", "setpriv")
-PACKAGES = ("python3", "python3-jinja2", "python3-psutil", "python3-sdnotify", "python3-yaml", "libgomp1", "libstdc++6")
-BINFMT = Path("/proc/sys/fs/binfmt_misc")
-MAKE_S, INSTALL_S, START_S = 3000.0, 1500.0, 900.0
+WHAT = "arm64 packages"
+INSTALL_S, START_S = 1500.0, 900.0
 
 # Every program runs some 20 times slower: what a worker may take to start natively is far too little.
 CONFIG = '[server]\nlisten = "127.0.0.1:{port}"\n[engine]\nhello_timeout_s = 600\nload_timeout_s = 600\n'
@@ -59,33 +55,8 @@ exec setpriv --reuid=rockfill --regid=rockfill --clear-groups rockfill serve
 
 @pytest.fixture(scope="module")
 def root() -> Path:
-    """An arm64 trixie with what the packages depend on."""
-    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        not_run("arm64 packages", f"{', '.join(missing)} missing")
-    if os.geteuid() != 0:
-        not_run("arm64 packages", "only root may mount")
-    if platform.machine() == "aarch64":
-        not_run("arm64 packages", "this machine is one: tests/packaging/test_installed.py is this")
-    if not (BINFMT / "register").exists():
-        mounted = subprocess.run(
-            ["mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT], capture_output=True, check=False
-        )
-        if mounted.returncode != 0:
-            not_run("arm64 packages", "binfmt_misc can't be mounted")
-    subprocess.run(["update-binfmts", "--enable", "qemu-aarch64"], check=False)
-    if not (BINFMT / "qemu-aarch64").exists():
-        not_run("arm64 packages", "qemu-aarch64 can't be made the interpreter of arm64 programs")
-    made = ROOT / ".cache" / "root-trixie-arm64"
-    if not made.exists():
-        unfinished = made.with_suffix(".new")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        include = ",".join((*PACKAGES, "systemd-standalone-sysusers"))
-        command = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=minbase", f"--include={include}", "trixie"]
-        done = subprocess.run([*command, unfinished], capture_output=True, text=True, timeout=MAKE_S, check=False)
-        if done.returncode != 0:
-            not_run("arm64 packages", f"mmdebstrap failed: {done.stderr.strip().splitlines()[-1]}")
-        unfinished.rename(made)
-    return made
+    arm64.require(WHAT, {"unshare": "util-linux", "setpriv": "util-linux"})
+    return arm64.root(WHAT)
 
 
 @contextlib.contextmanager
@@ -115,7 +86,7 @@ def _ask(port: int, method: str, path: str, token: str, body: object = None) -> 
         return answer.status, answer.read()
 
 
-@pytest.mark.timeout(MAKE_S + INSTALL_S + START_S)
+@pytest.mark.timeout(arm64.MAKE_S + INSTALL_S + START_S)
 def test_the_arm64_packages_install_and_complete(root: Path, tmp_path: Path) -> None:
     folder, port = tmp_path / "folder", _free_port()
     folder.mkdir()
