@@ -370,9 +370,9 @@ class _Appliance:
         celsius = (await self._telemetry.stats()).figures["soc.hottest_celsius"]
         return celsius if isinstance(celsius, int | float) else None
 
-    def _watched(self, topic: Topic, subscribers: int) -> None:
+    def _watched(self, topic: Topic, interval_s: float | None) -> None:
         if topic is Topic.STATS:
-            self._telemetry.watched(subscribers)
+            self._telemetry.watched(interval_s)
 
     async def _keep_history(self) -> None:
         """Write the history down a moment after it changed; a power cut costs at most that moment."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 # What a prompt leaves to the completion where the context is short: at least this share of it.
 COMPLETION_SHARE = 0.25
 
+# A piece is counted before it is taken, and the text behind the cursor is the same at each key.
+TEXTS_KEPT = 16
+
 
 class Prompter:
     """Makes the ids of a prompt: the family's markers as control tokens, all else as ordinary text.
@@ -39,6 +43,7 @@ class Prompter:
         """
         self._session = session
         self._facts = session.facts
+        self._tokenized: OrderedDict[str, list[int]] = OrderedDict()
         self._laid: Laid | None = None  # the last prompt, while the engine has it in its cache
         self._ids: dict[Marker, int] = {}
         self._family = self._usable(family)
@@ -85,12 +90,21 @@ class Prompter:
                     self._ids[marker] = token_id
         return frozenset(self._ids[marker] for marker in markers if marker in self._ids)
 
-    def tokenize(self, text: str) -> list[int]:
-        """Ids of ordinary text, none of them a control token of the family.
+    def tokenize(self, text: str) -> Sequence[int]:
+        """Ids of ordinary text, none of them a control token of the family. The last few texts cost nothing again."""
+        ids = self._tokenized.pop(text, None)
+        if ids is None:
+            ids = self._tokenize(text)
+        self._tokenized[text] = ids
+        if len(self._tokenized) > TEXTS_KEPT:
+            self._tokenized.popitem(last=False)
+        return ids
 
-        Sessions promise that already. A vocabulary may break the promise for them: llama.cpp matches tokens that a
-        GGUF marks user-defined rather than control in any text. Then each such place is cut in two, where no
-        tokeniser can see it.
+    def _tokenize(self, text: str) -> list[int]:
+        """Sessions promise already that no id is a control token.
+
+        A vocabulary may break the promise for them: llama.cpp matches tokens that a GGUF marks user-defined rather
+        than control in any text. Then each such place is cut in two, where no tokeniser can see it.
         """
         ids = self._session.tokenize(text)
         if self._controls is None or self._control_ids.isdisjoint(ids):
@@ -208,7 +222,7 @@ class Prompter:
         if to_read > budget or len(ids) > most:
             return None
         self._laid = replace(laid, context=laid_out, tokens=len(ids))
-        return (ids + self.tokenize(typed) if behind else ids), trimmed
+        return ([*ids, *self.tokenize(typed)] if behind else ids), trimmed
 
     def _count(self, text: str) -> int:
         return len(self.tokenize(text))

@@ -70,7 +70,8 @@ def completion(session: LlamaSession, prompter: Prompter, prefix: str, typed: st
     assert family is not None
     assert order is not None
     fitted = fit(family, order, Context(prefix, suffix), PROMPT_TOKENS, prompter._count, allow_unverified=True)
-    ids = prompter._to_ids(render(family, order, fitted.context, allow_unverified=True)) + prompter.tokenize(typed)
+    ids = prompter._to_ids(render(family, order, fitted.context, allow_unverified=True))
+    ids += prompter.tokenize(typed)
     said: list[str] = []
     session.generate(
         ids, Sampling(), 40, prompter.stop_ids, lambda text, _: said.append(text), lambda: "\n" in "".join(said)

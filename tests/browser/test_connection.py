@@ -25,7 +25,7 @@ from tests.browser.driving import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, WebSocket
+    from playwright.sync_api import Page, Route, WebSocket
 
     from tests.appliance import Appliance
 
@@ -172,6 +172,20 @@ def test_a_part_that_can_not_be_loaded_is_said_and_the_page_goes_on(
     expect(page.locator("#connect")).to_be_visible()
     page.goto(f"{address(shared)}#constructor")  # no view of ours
     expect(editor(page)).to_be_visible()
+
+
+def test_a_view_that_is_asked_for_twice_while_it_loads_is_made_once(page: Page, shared: Appliance) -> None:
+    """As when the link that signs in is pasted over the page's plain address."""
+    held: list[Route] = []
+    page.route("**/complete.js", lambda route: held.append(route))
+    page.goto(address(shared), wait_until="commit")
+    page.wait_for_function("() => document.querySelector('nav [aria-current]')")
+    page.goto(f"{address(shared)}#token={shared.token}")
+    expect(state(page)).to_contain_text("Ready")
+    for route in held:
+        route.continue_()
+    expect(page.locator(".cm-line span").first).to_be_visible()
+    expect(editor(page)).to_have_count(1)
 
 
 @pytest.mark.parametrize("view", ["complete", "models", "board", "connect"])

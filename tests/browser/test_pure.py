@@ -96,10 +96,10 @@ def test_silence_is_asked_about_before_it_counts(page: Page, shared: Appliance) 
         page,
         shared,
         "backoff.js",
-        "x.map(([silentMs, askedMs]) => m.verdict({ silentMs, askedMs }))",
+        "x.map(([silentMs, askedMs]) => m.watch({ silentMs, askedMs })).map(({ act, againMs }) => [act, againMs])",
         [[9_000, None], [10_000, None], [14_000, 4_000], [15_000, 5_000]],
     )
-    assert said == ["fine", "ask", "fine", "dead"]
+    assert said == [["nothing", 1_000], ["ask", 5_000], ["nothing", 1_000], ["give up", None]]
 
 
 def test_columns_keep_what_a_figure_was_and_leave_gaps_as_gaps(page: Page, shared: Appliance) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rockfill.errors import Code, Problem
 from rockfill.fim.families import BY_NAME, FAMILIES, Family, Marker, Slot, Template
 from rockfill.link.messages import File, Generate, Render, Trimmed
-from rockfill.prompting import COMPLETION_SHARE, Prompter
+from rockfill.prompting import COMPLETION_SHARE, TEXTS_KEPT, Prompter
 from rockfill.session import ModelFacts, Run, Sampling
 
 if TYPE_CHECKING:
@@ -76,6 +76,16 @@ class Vocabulary:
         raise NotImplementedError
 
 
+class Counting(Vocabulary):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def tokenize(self, text: str) -> list[int]:
+        self.asked.append(text)
+        return super().tokenize(text)
+
+
 def ids_of(
     vocabulary: Vocabulary, prefix: str, suffix: str | None = None, family: str | None = "codegemma"
 ) -> list[int]:
@@ -133,6 +143,20 @@ def typed(prefix: str, suffix: str = ")\n", budget_tokens: int = 100) -> Generat
 
 def prompts(prompter: Prompter, *requests: Generate) -> list[list[int | str]]:
     return [shown(prompter.prompt(request)[0]) for request in requests]
+
+
+def test_a_text_is_tokenised_once_and_at_the_next_key_only_what_is_new() -> None:
+    vocabulary = Counting()
+    prompter = Prompter(vocabulary, "codegemma")
+    for _ in range(3):  # whatever it has kept, it gives the same
+        ids, _, _ = prompter.prompt(Generate(1, "a(", ")"))
+        assert shown(ids) == [BOS, PREFIX, "a(", SUFFIX, ")", MIDDLE]
+    prompter.prompt(Generate(1, "ab(", ")"))
+    assert vocabulary.asked == ["a(", ")", "ab("]
+    for number in range(TEXTS_KEPT):
+        prompter.prompt(Generate(1, f"{number}", None))
+    prompter.prompt(Generate(1, "a(", ")"))
+    assert vocabulary.asked[-2:] == ["a(", ")"]  # forgotten meanwhile
 
 
 def test_what_is_typed_goes_behind_the_prompt_that_the_engine_has() -> None:

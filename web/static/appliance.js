@@ -16,17 +16,22 @@ class Appliance {
   #listeners = new Set();
   #statsMs = -Infinity;
   #intervalS = 1;
+  #ageing = 0;
 
   constructor() {
     const address = () => new URL("ws", document.baseURI).href.replace(/^http/, "ws");
     this.#link = new Link(address, () => this.#linkChanged());
     document.addEventListener("visibilitychange", () => this.#watchFigures());
-    setInterval(() => this.#age(), 1000);
   }
 
   /** Whether the figures are of now. */
   get fresh() {
-    return this.status.state === "open" && performance.now() - this.#statsMs < this.#intervalS * 1000 + LATE_MS;
+    return this.status.state === "open" && this.#freshMs > 0;
+  }
+
+  /** For how long the figures that are there are still of now. */
+  get #freshMs() {
+    return this.#statsMs + this.#intervalS * 1000 + LATE_MS - performance.now();
   }
 
   /** Have `listener({topic, event})` called after every change; `topic` says of what. */
@@ -62,6 +67,7 @@ class Appliance {
   watchFigures(intervalS) {
     if (intervalS === this.#intervalS) return;
     this.#intervalS = intervalS;
+    this.#age();
     this.#watchFigures();
   }
 
@@ -79,6 +85,7 @@ class Appliance {
       case "stats":
         this.stats = event;
         this.#statsMs = performance.now();
+        this.#age();
         break;
       case "downloads":
         this.downloads = event.downloads;
@@ -89,10 +96,10 @@ class Appliance {
     this.#tell(event.topic, event);
   }
 
-  #wasFresh = false;
+  /** Tell when the figures have become old. */
   #age() {
-    if (this.#wasFresh !== this.fresh) this.#tell("age");
-    this.#wasFresh = this.fresh;
+    clearTimeout(this.#ageing);
+    this.#ageing = setTimeout(() => (this.#freshMs > 0 ? this.#age() : this.#tell("age")), Math.max(0, this.#freshMs));
   }
 
   #tell(topic, event = null) {

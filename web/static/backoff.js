@@ -8,10 +8,14 @@ export function pauseMs(attempt, chance) {
   return Math.round(full * (0.75 + chance / 2));
 }
 
-/** What a watch over the silence says: "fine", "ask" for a sign of life, or "dead". */
-export function verdict({ silentMs, askedMs }) {
-  if (askedMs === null) return silentMs >= ASK_AFTER_MS ? "ask" : "fine";
-  return askedMs >= ANSWER_WITHIN_MS ? "dead" : "fine";
+/**
+ * What a watch over the silence is to do now, "nothing", "ask" for a sign of life, or "give up", and in how many
+ * milliseconds it is to look again.
+ */
+export function watch({ silentMs, askedMs }) {
+  const leftMs = askedMs === null ? ASK_AFTER_MS - silentMs : ANSWER_WITHIN_MS - askedMs;
+  if (leftMs > 0) return { act: "nothing", againMs: leftMs };
+  return askedMs === null ? { act: "ask", againMs: ANSWER_WITHIN_MS } : { act: "give up", againMs: null };
 }
 
 export const ASK_AFTER_MS = 10_000; // events come every second where anything happens; an idle link is asked

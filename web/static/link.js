@@ -1,9 +1,8 @@
 // The one websocket of the page: commands and their results, streams and subscriptions, and coming back by itself.
 
-import { pauseMs, verdict } from "./backoff.js";
+import { pauseMs, watch } from "./backoff.js";
 import { Problem, UNREACHABLE } from "./problem.js";
 
-const WATCH_MS = 1_000;
 const ANSWER_TIMEOUT_MS = 30_000;
 
 /**
@@ -24,11 +23,11 @@ export class Link {
   #retry = 0;
   #heardMs = 0;
   #askedMs = null;
+  #watching = 0;
 
   constructor(address, changed) {
     this.address = address;
     this.changed = changed;
-    setInterval(() => this.#watch(), WATCH_MS);
     addEventListener("online", () => this.retryNow());
   }
 
@@ -119,6 +118,7 @@ export class Link {
       case "auth_ok":
         this.#attempt = 0;
         for (const entry of this.#subscriptions.values()) entry.id = 0; // it was of the connection before
+        this.#watch();
         this.#become({ state: "open", version: message.version }); // who hears of it may subscribe at once
         for (const [key, entry] of this.#subscriptions) if (!entry.id) this.#subscribe(key);
         return;
@@ -145,6 +145,7 @@ export class Link {
   }
 
   #drop() {
+    clearTimeout(this.#watching);
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();
@@ -153,16 +154,18 @@ export class Link {
     for (const { settle } of waiting) settle(new Problem(UNREACHABLE));
   }
 
+  /** One timer, set for when something could be amiss: an open page that nobody uses is to cost nothing. */
   #watch() {
-    if (this.status.state !== "open") return;
+    clearTimeout(this.#watching);
     const now = performance.now();
     const askedMs = this.#askedMs === null ? null : now - this.#askedMs;
-    const said = verdict({ silentMs: now - this.#heardMs, askedMs });
-    if (said === "dead") return this.#lost();
-    if (said === "ask") {
+    const { act, againMs } = watch({ silentMs: now - this.#heardMs, askedMs });
+    if (act === "give up") return this.#lost();
+    if (act === "ask") {
       this.#askedMs = now;
       this.#socket.send(JSON.stringify({ id: ++this.#last, type: "ping" }));
     }
+    this.#watching = setTimeout(() => this.#watch(), againMs);
   }
 
   #become(status) {

@@ -68,18 +68,20 @@ async function opened(name) {
 
 const FRAME_MS = 500;
 let asked = null; // "figures" or "all"
+let frame, late;
 function changed(what) {
   if (!asked) {
-    requestAnimationFrame(drawWhatChanged);
-    setTimeout(drawWhatChanged, FRAME_MS);
+    frame = requestAnimationFrame(drawWhatChanged);
+    late = setTimeout(drawWhatChanged, FRAME_MS);
   }
   if (asked !== "all") asked = what;
 }
 
 /** New figures come all the time; only the rail, and a view that shows them, is drawn for that. */
 function drawWhatChanged() {
+  cancelAnimationFrame(frame);
+  clearTimeout(late);
   const what = asked;
-  if (!what) return; // drawn already
   asked = null;
   if (what === "all") draw();
   else drawFigures();

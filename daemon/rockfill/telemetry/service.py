@@ -73,7 +73,7 @@ class Telemetry:
         self.history = History()
         self._failures: Mapping[str, str] = {}
         self._latest: Stats | None = None
-        self._watchers = 0
+        self._wanted_s: float | None = None
         self._looked_s = self._sampled_s = -math.inf
         self._woken = asyncio.Event()
         self._taking = asyncio.Lock()
@@ -89,10 +89,10 @@ class Telemetry:
         value = self._latest.figures.get(key) if self._latest is not None else None
         return value if isinstance(value, int | float) else None
 
-    def watched(self, watchers: int) -> None:
-        """So many look from now on: while there are any there is a sample a second, and each is published."""
-        self._watchers = watchers
-        if watchers:
+    def watched(self, interval_s: float | None) -> None:
+        """Somebody looks from now on, and wants a sample that often: each is published. None: nobody does any more."""
+        self._wanted_s = None if interval_s is None else min(max(interval_s, BUSY_S), IDLE_S)
+        if interval_s is not None:
             self._woken.set()
 
     def engine_changed(self) -> None:
@@ -125,7 +125,8 @@ class Telemetry:
                     continue
                 async with self._taking:
                     await self._take()
-                if self._interval_s() == BUSY_S and (event := self.event) is not None:
+                seen = self._wanted_s is not None or self._interval_s() == BUSY_S
+                if seen and (event := self.event) is not None:
                     self._bus.publish(event)
         finally:
             with contextlib.suppress(TimeoutError):
@@ -137,7 +138,7 @@ class Telemetry:
 
     def _interval_s(self) -> float:
         looked = asyncio.get_running_loop().time() - self._looked_s < LOOK_S
-        return BUSY_S if looked or self._watchers or self._engine().working else IDLE_S
+        return BUSY_S if looked or self._engine().working else self._wanted_s or IDLE_S
 
     async def _take(self) -> Stats:
         self._sampled_s = asyncio.get_running_loop().time()

@@ -87,9 +87,9 @@ def test_while_somebody_watches_there_is_a_sample_a_second_and_each_is_published
     async def scenario(loop: JumpingLoop, fixture: Fixture) -> None:
         await asyncio.sleep(30)
         assert fixture.telemetry.event is not None
-        fixture.telemetry.watched(1)
+        fixture.telemetry.watched(0.5)  # more often than it measures
         await asyncio.sleep(10.5)
-        fixture.telemetry.watched(0)
+        fixture.telemetry.watched(None)
         assert samples(fixture) == 1 + 11
         published = fixture.of(Topic.STATS)
         assert len(published) == 11
@@ -98,6 +98,20 @@ def test_while_somebody_watches_there_is_a_sample_a_second_and_each_is_published
         await asyncio.sleep(600)
         assert samples(fixture) == 1 + 11 + 10
         assert len(fixture.of(Topic.STATS)) == 11
+
+    in_jumps(tree, scenario)
+
+
+def test_who_wants_figures_seldom_has_them_measured_seldom_and_still_gets_each(tree: Tree) -> None:
+    async def scenario(loop: JumpingLoop, fixture: Fixture) -> None:
+        await asyncio.sleep(30)
+        fixture.telemetry.watched(5.0)
+        await asyncio.sleep(21)
+        assert samples(fixture) == 1 + 5
+        fixture.telemetry.watched(3600.0)
+        await asyncio.sleep(600)
+        assert samples(fixture) == 1 + 5 + 10
+        assert len(fixture.of(Topic.STATS)) == 5 + 10
 
     in_jumps(tree, scenario)
 

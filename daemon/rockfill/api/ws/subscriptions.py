@@ -54,12 +54,13 @@ class Subscriptions:
         self,
         bus: Bus,
         snapshots: Mapping[Topic, Callable[[], Event | None]],
-        watched: Callable[[Topic, int], None] = lambda topic, subscribers: None,
+        watched: Callable[[Topic, float | None], None] = lambda topic, interval_s: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`snapshots` give the present state of their topics as an event, None while there is none.
 
-        `watched` hears how many subscribe to a topic, whenever that changes: what nobody looks at need not be measured.
+        `watched` hears the shortest interval at which a topic is wanted, whenever somebody comes or goes, None if
+        nobody is left: what nobody looks at need not be measured.
         """
         self._snapshots = snapshots
         self._watched = watched
@@ -73,7 +74,7 @@ class Subscriptions:
         now_s = self._clock()
         for topic in dict.fromkeys(topics):
             self._by_topic[topic][subscription] = None
-            self._watched(topic, len(self._by_topic[topic]))
+            self._tell_interval(topic)
             snapshot = self._snapshots.get(topic)
             event = snapshot() if snapshot is not None else None
             if event is not None:
@@ -84,7 +85,10 @@ class Subscriptions:
         """Deliver no more."""
         for topic in subscription.topics:
             self._by_topic[topic].pop(subscription, None)
-            self._watched(topic, len(self._by_topic[topic]))
+            self._tell_interval(topic)
+
+    def _tell_interval(self, topic: Topic) -> None:
+        self._watched(topic, min((subscriber.interval_s for subscriber in self._by_topic[topic]), default=None))
 
     def _publish(self, event: Event) -> None:
         subscribers = self._by_topic[event.topic]

@@ -91,11 +91,13 @@ def test_figures_come_so_often_at_most(interval_s: float, got: list[int]) -> Non
     assert [event["second"] for _, _, event in client.got] == got
 
 
-def test_whoever_measures_hears_how_many_look() -> None:
-    heard: list[tuple[Topic, int]] = []
-    opened = Subscriptions(Bus(), {}, lambda topic, subscribers: heard.append((topic, subscribers)))
-    first = opened.open(Client(), 1, [Topic.STATS], 1.0)
+def test_whoever_measures_hears_how_often_it_is_wanted() -> None:
+    heard: list[tuple[Topic, float | None]] = []
+    opened = Subscriptions(Bus(), {}, lambda topic, interval_s: heard.append((topic, interval_s)))
+    first = opened.open(Client(), 1, [Topic.STATS], 5.0)
     second = opened.open(Client(), 1, [Topic.STATS], 1.0)
-    opened.close(first)
+    third = opened.open(Client(), 2, [Topic.STATS], 60.0)
     opened.close(second)
-    assert heard == [(Topic.STATS, 1), (Topic.STATS, 2), (Topic.STATS, 1), (Topic.STATS, 0)]
+    opened.close(first)
+    opened.close(third)
+    assert heard == [(Topic.STATS, interval_s) for interval_s in (5.0, 1.0, 1.0, 5.0, 60.0, None)]
