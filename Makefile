@@ -8,7 +8,7 @@
 # make test-arm64   the RKLLM binding's tests on arm64, emulated; ten minutes
 # make screenshots   every view at two widths, light and dark, into build/screenshots; three of them are the README's
 # make vendor-web   bundles what the page uses of others into web/static/vendor; needs npm, and nobody else does
-# make tiny-model TASKS=FILE   trains the bundled model anew (packaging/tiny-model); days without a GPU
+# make tiny-model TASKS=FILE   trains the bundled model anew (packaging/tiny-model); SMALL=1 tries that out, in minutes
 # make format, make bench, make bench-typing, make lock, make clean
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made from; otherwise the first one on PATH that is new enough.
@@ -84,7 +84,7 @@ vendor-web:
 	@cd build/vendor && npm ci --silent --ignore-scripts --no-audit --no-fund
 	@cd build/vendor && node "$(CURDIR)/packaging/vendor/vendor.mjs" "$(CURDIR)/packaging/vendor" "$(CURDIR)/web/static/vendor"
 
-tiny-model tiny-model-install:
+tiny-model tiny-model-install: .venv/ready-to-run
 	@$(MAKE) --directory packaging/tiny-model $(if $(TASKS),TASKS="$(abspath $(TASKS))") $(if $(findstring install,$@),install,all)
 
 .venv/ready-to-run: $(SETUP) $(REMAKE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import email
+import gzip
 import hashlib
 import json
 import multiprocessing
@@ -229,14 +230,16 @@ def read_stdlib() -> Package:
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wheels", type=Path, required=True)
-    parser.add_argument("--evaluation", type=Path, required=True, help="HumanEval-infilling's JSON lines, unpacked")
+    parser.add_argument("--evaluation", type=Path, required=True, help="HumanEval-infilling's JSON lines")
     parser.add_argument(
         "--algorithms", type=Path, required=True, help="names of packages of algorithms, for their weight"
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args(words)
-    evaluation = Evaluation(map(json.loads, arguments.evaluation.read_text().splitlines()))
+    tasks = arguments.evaluation
+    with gzip.open(tasks) if tasks.suffix == ".gz" else tasks.open("rb") as file:
+        evaluation = Evaluation(map(json.loads, file))
     algorithms = set(arguments.algorithms.read_text().split())
     with multiprocessing.Pool(arguments.processes) as pool:
         stdlib = pool.apply_async(read_stdlib)

@@ -142,24 +142,23 @@ def functions_of(text: str) -> Iterator[str]:
 
 
 class Examples:
-    """Endless rows of examples from `texts`; the same seed gives the same rows."""
+    """Rows of examples from `texts`; the same seed gives the same rows, whatever was made before."""
 
-    def __init__(self, texts: Sequence[tuple[str, float]], tokenizer: Tokenizer, seed: str) -> None:
+    def __init__(self, texts: Sequence[tuple[str, float]], tokenizer: Tokenizer) -> None:
         """`texts` come with weights: how often each is taken, relative to its length."""
         self._texts = [text for text, _ in texts]
         self._weights = list(accumulate(min(len(text), MOST_CHARS_COUNTED) * weight for text, weight in texts))
         self._tokenizer = tokenizer
-        self._rng = random.Random(seed)  # noqa: S311 a choice of examples, not a secret
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return [each.ids for each in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
 
-    def _text(self) -> str:
-        return self._texts[bisect_left(self._weights, self._rng.random() * self._weights[-1])]
+    def _text(self, rng: random.Random) -> str:
+        return self._texts[bisect_left(self._weights, rng.random() * self._weights[-1])]
 
-    def example(self, budget_tokens: int) -> list[int] | None:
+    def example(self, budget_tokens: int, rng: random.Random) -> list[int] | None:
         """The ids of one example of at most `budget_tokens`, those of its middle flagged; None if nothing was found."""
-        rng, text = self._rng, self._text()
+        text = self._text(rng)
         if rng.random() < PLAIN_TEXT:
             begins = rng.randrange(len(text)) if len(text) > budget_tokens * CHARS_PER_TOKEN else 0
             start = text.rfind("\n", 0, begins) + 1
@@ -178,15 +177,16 @@ class Examples:
         context = [SUFFIX, *suffix, PREFIX, *prefix] if parts.spm else [PREFIX, *prefix, SUFFIX, *suffix]
         return [BOS, *context, MIDDLE, *(token | MIDDLE_FLAG for token in middle), END | MIDDLE_FLAG]
 
-    def rows(self, count: int, row_tokens: int) -> array[int]:
+    def rows(self, count: int, row_tokens: int, seed: str) -> array[int]:
         """`count` rows of `row_tokens` ids, one after the other; `<eos>` fills what is left of a row."""
+        rng = random.Random(seed)  # noqa: S311 a choice of examples, not a secret
         flat = array("H")
         for _ in range(count):
             row: list[int] = []
-            whole = self._rng.random() < 0.25
+            whole = rng.random() < 0.25
             while (left := row_tokens - len(row)) >= SMALLEST_EXAMPLE:
                 # Small windows are as common as large ones, by their logarithm: each has a middle.
-                budget = left if whole else int(SMALLEST_EXAMPLE * (left / SMALLEST_EXAMPLE) ** self._rng.random())
-                row += self.example(budget) or []
+                budget = left if whole else int(SMALLEST_EXAMPLE * (left / SMALLEST_EXAMPLE) ** rng.random())
+                row += self.example(budget, rng) or []
             flat.extend(row + [EOS] * left)
         return flat

@@ -1,19 +1,24 @@
 """Trains the model: by the clock (`--seconds`) or, repeatably, by tokens (`--tokens`), on a GPU where there is one.
 
-Writes OUT/weights-*.npz (float16) and OUT/log.jsonl; with `--checkpoint FILE` it also saves all that a later run of
-the same command needs to go on from there.
+Writes OUT/log.jsonl and, at the end, OUT/weights-*.npz (float16) and OUT/weights.json; with `--checkpoint FILE` it
+also saves all that a later run of the same command needs to go on from there. By tokens, on a CPU, an interrupted run
+ends in the same weights as one that was not (check_resume.py tries it out); a GPU's sums differ from run to run.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import hashlib
 import json
 import math
 import multiprocessing
+import os
 import queue
-import threading
+import signal
 import time
 from dataclasses import asdict
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +31,11 @@ from model import Model, Shape, token_losses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.process import BaseProcess
 
     from torch import Tensor
 
 MIDDLE_WEIGHT = 4.0
-CHUNK_ROWS = 64
 # What counts most on the way to one's own functions: short ones that say what they do.
 FUNCTION_WEIGHT = 1.5
 STDLIB_WEIGHT = 1.6
@@ -41,6 +46,7 @@ FALLS_FROM = 0.2  # of the run; from here on the learning rate goes to zero in a
 HELD_OUT_SEED = "held out"
 HELD_OUT_ROWS = 128
 LARGEST_PART_BYTES = 14 * 1024**2
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def documents(path: Path, part: int, parts: int) -> list[tuple[str, float]]:
@@ -59,49 +65,58 @@ def documents(path: Path, part: int, parts: int) -> list[tuple[str, float]]:
     return texts
 
 
-def produce(corpus: Path, tokenizer: Path, part: int, parts: int, row_tokens: int, seed: str, out: Any) -> None:
-    """One process that makes examples of its share of the corpus for as long as somebody takes them."""
-    made = Examples(documents(corpus, part, parts), Tokenizer.from_file(str(tokenizer)), f"{seed} {part}")
-    while True:
-        out.put(made.rows(CHUNK_ROWS, row_tokens).tobytes())
+def produce(arguments: argparse.Namespace, part: int, first: int, row_tokens: int, parent: int, out: Any) -> None:
+    """One process that makes chunks of a batch's rows, from number `first` on, as long as `parent` lives."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    tokenizer = Tokenizer.from_file(str(arguments.tokenizer))
+    made = Examples(documents(arguments.corpus, part, arguments.producers), tokenizer)
+    for number in count(first):
+        out.put(made.rows(arguments.batch_rows, row_tokens, f"{arguments.seed} {part} {number}").tobytes())
 
 
 class Rows:
-    """Batches of rows, from processes that make them meanwhile."""
+    """Batches of rows from the given one on, the same whatever came before, from processes that make them meanwhile.
 
-    def __init__(self, arguments: argparse.Namespace, row_tokens: int, seed: str) -> None:
+    A pool is a chunk of every producer, which is dealt out `reuse` times, each time in another order.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, row_tokens: int, first_batch: int) -> None:
         """Made before anything touches the GPU: the processes are forked."""
-        self._queues = [multiprocessing.Queue(4) for _ in range(arguments.producers)]
-        for part, out in enumerate(self._queues):
-            common = (arguments.corpus, arguments.tokenizer, part, arguments.producers, row_tokens, seed, out)
-            multiprocessing.Process(target=produce, args=common, daemon=True).start()
-        self._row_tokens, self._rows, self._reuse = row_tokens, arguments.batch_rows, arguments.reuse
-        self._shuffle = np.random.default_rng(0)
-        self._ready: queue.Queue[Tensor] = queue.Queue(8)
+        self._row_tokens, self._batch_rows, self._reuse = row_tokens, arguments.batch_rows, arguments.reuse
+        self._first_pool, self._first_batch = divmod(first_batch, arguments.producers * arguments.reuse)
+        forked = multiprocessing.get_context("fork")
+        self._producers: list[tuple[BaseProcess, Any]] = []
+        for part in range(arguments.producers):
+            out = forked.Queue(4)
+            common = (arguments, part, self._first_pool, row_tokens, os.getpid(), out)
+            process = forked.Process(target=produce, args=common, daemon=True)
+            process.start()
+            self._producers.append((process, out))
         self.waited_s = 0.0
 
-    def start(self, device: str) -> None:
-        threading.Thread(target=self._fill, args=(device,), daemon=True).start()
+    def batches(self, device: str) -> Iterator[Tensor]:
+        return (batch.to(device) for batch in islice(self._dealt(), self._first_batch, None))
 
-    def _fill(self, device: str) -> None:
-        chunks: list[np.ndarray] = []
-        while True:
-            chunks += [np.frombuffer(each.get(), np.uint16).reshape(-1, self._row_tokens) for each in self._queues]
-            if sum(map(len, chunks)) < self._rows:
-                continue
-            for _ in range(self._reuse):
-                rows = self._shuffle.permutation(np.concatenate(chunks))
-                for start in range(0, len(rows) - self._rows + 1, self._rows):
-                    batch = torch.from_numpy(rows[start : start + self._rows].astype(np.int32))
-                    self._ready.put(batch.to(device))
-            chunks = [rows[len(rows) // self._rows * self._rows :]]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        while True:
+    def _dealt(self) -> Iterator[Tensor]:
+        for number in count(self._first_pool):
             started = time.perf_counter()
-            batch = self._ready.get()
+            pool = np.concatenate([np.frombuffer(_next(*each), np.uint16) for each in self._producers])
             self.waited_s += time.perf_counter() - started
-            yield batch
+            for turn in range(self._reuse):
+                rows = np.random.default_rng((number, turn)).permutation(pool.reshape(-1, self._row_tokens))
+                yield from torch.from_numpy(rows.astype(np.int32)).split(self._batch_rows)
+
+
+def _next(process: BaseProcess, out: Any) -> bytes:
+    while True:
+        try:
+            chunk: bytes = out.get(timeout=10)
+            return chunk
+        except queue.Empty:
+            if not process.is_alive():
+                raise SystemExit("A process that makes examples has ended; see above.") from None
 
 
 def split(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,7 +190,8 @@ def learning_rate(step: int, done: float) -> float:
 
 
 def save_weights(model: Model, out: Path, report: dict[str, Any]) -> None:
-    """The weights as float16 in parts that stay below `LARGEST_PART_BYTES`, and what they are."""
+    """The weights as float16 in parts that stay below `LARGEST_PART_BYTES`, and last, since make looks at it, what they
+    are."""
     parts: list[dict[str, np.ndarray]] = [{}]
     for name, parameter in model.named_parameters():
         values = parameter.detach().half().cpu().numpy()
@@ -184,7 +200,22 @@ def save_weights(model: Model, out: Path, report: dict[str, Any]) -> None:
         parts[-1][name] = values
     for number, part in enumerate(parts):
         np.savez(out / f"weights-{number}.npz", **part)
-    (out / "weights.json").write_text(json.dumps({"shape": asdict(model.shape), **report}, indent=1) + "\n")
+    partial = out / "weights.partial"
+    partial.write_text(json.dumps({"shape": asdict(model.shape), **report}, indent=1) + "\n")
+    partial.replace(out / "weights.json")
+
+
+def course_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All that decides what a run does: a checkpoint can go on only where it is the same."""
+    names = ("seconds", "tokens", "shape", "batch_rows", "producers", "reuse", "matrix_rate", "other_rate", "seed")
+    return {name: getattr(arguments, name) for name in names} | {
+        name: _digest(getattr(arguments, name)) for name in ("corpus", "tokenizer")
+    }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def arguments_of() -> argparse.Namespace:
@@ -220,12 +251,17 @@ class Training:
         shape = Shape(**arguments.shape)
         row_tokens = shape.context + 1
         self.step, self.tokens, self.spent_s = 0, 0, 0.0
+        self.course = course_of(arguments)
         saved = None
         if arguments.checkpoint and arguments.checkpoint.exists():
             saved = torch.load(arguments.checkpoint, map_location="cpu")
+            others = [name for name, value in self.course.items() if saved["course"][name] != value]
+            if others:
+                raise SystemExit(
+                    f"{arguments.checkpoint} is of a run with other {', '.join(others)}: remove it to begin anew."
+                )
             self.step, self.tokens, self.spent_s = saved["step"], saved["tokens"], saved["spent_s"]
-        # The examples after a resumption are other ones, not the first ones again.
-        self.rows = Rows(arguments, row_tokens, f"{arguments.seed} {self.step}")
+        self.rows = Rows(arguments, row_tokens, self.step)
         gpu = torch.cuda.is_available()
         self.device = "cuda" if gpu else "cpu"
         torch.manual_seed(0)
@@ -239,12 +275,9 @@ class Training:
         if gpu:
             for block in self.model.blk:
                 block.compile(dynamic=False)
-        held_out = Examples(
-            documents(arguments.held_out, 0, 1), Tokenizer.from_file(str(arguments.tokenizer)), HELD_OUT_SEED
-        )
-        rows = np.frombuffer(held_out.rows(HELD_OUT_ROWS, row_tokens).tobytes(), np.uint16).reshape(-1, row_tokens)
-        self.held_out = torch.from_numpy(rows.astype(np.int32)).to(self.device)
-        self.rows.start(self.device)
+        held_out = Examples(documents(arguments.held_out, 0, 1), Tokenizer.from_file(str(arguments.tokenizer)))
+        rows = np.frombuffer(held_out.rows(HELD_OUT_ROWS, row_tokens, HELD_OUT_SEED).tobytes(), np.uint16)
+        self.held_out = torch.from_numpy(rows.reshape(-1, row_tokens).astype(np.int32)).to(self.device)
         self.log = (arguments.out / "log.jsonl").open("a")
 
     def say(self, **facts: Any) -> None:
@@ -271,25 +304,24 @@ class Training:
         return {name: round(total / count, 4) for name, (total, count) in sums.items()}
 
     def save(self, checkpoint: Path) -> None:
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state}
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state, "course": self.course}
         partial = checkpoint.with_suffix(".partial")
         torch.save({**state, "step": self.step, "tokens": self.tokens, "spent_s": self.spent_s}, partial)
         partial.replace(checkpoint)
 
     def run(self) -> None:
-        arguments, batches = self.arguments, iter(self.rows)
+        arguments, batches = self.arguments, self.rows.batches(self.device)
         parameters = sum(each.numel() for each in self.model.parameters())
         self.say(parameters=parameters, shape=asdict(self.model.shape), device=self.device)
         micro = arguments.micro_rows or arguments.batch_rows
         recent, logged_step = torch.zeros((), device=self.device), self.step
-        # Compiling and the first examples are no part of the clock.
-        for rows in next(batches).split(micro)[:1]:
-            losses, weights = self.loss(rows)
+        if self.device == "cuda":  # compiling is no part of the clock
+            losses, weights = self.loss(self.held_out[:micro])
             (losses * weights).sum().backward()
             self.model.zero_grad()
-        self.validate()
-        started = last_validated = last_saved = time.perf_counter() - self.spent_s
-        self.rows.waited_s = 0.0
+            self.validate()
+        last_validated = last_saved = time.perf_counter()
+        started = last_saved - self.spent_s
         while True:
             done = self.spent_s / arguments.seconds if arguments.seconds else self.tokens / arguments.tokens
             if done >= 1:
@@ -317,13 +349,12 @@ class Training:
             if now - last_validated > arguments.validate_every:
                 last_validated = now
                 self.say(held_out=self.validate())
-                save_weights(self.model, arguments.out, {"tokens": self.tokens, "finished": False})
             if arguments.checkpoint and now - last_saved > arguments.save_every:
                 last_saved = now
                 self.save(arguments.checkpoint)
         held_out = self.validate()
         self.say(held_out=held_out, finished=True)
-        report = {"tokens": self.tokens, "seconds": round(self.spent_s), "held_out_nats": held_out, "finished": True}
+        report = {"tokens": self.tokens, "seconds": round(self.spent_s), "held_out_nats": held_out}
         save_weights(self.model, arguments.out, report)
         if arguments.checkpoint:
             self.save(arguments.checkpoint)

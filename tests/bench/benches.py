@@ -22,6 +22,7 @@ from tests.bench.lifecycle import lifecycle
 from tests.bench.page import page
 from tests.bench.rkllm import npu, tokenizer
 from tests.bench.subscribers import subscribers
+from tests.bench.tiny_model import tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -267,6 +268,7 @@ BENCHES = (
     idle,
     client_gone,
     cpu_engine,
+    tiny_model,
     killed,
     lifecycle,
     figures,

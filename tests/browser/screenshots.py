@@ -177,6 +177,7 @@ def _variants(page: Page) -> dict[str, Any]:
             "recommended": name == "w8a8",
             "reason": "fits this machine, w8a8 is the fastest kind" if name == "w8a8" else "",
             "runtime": runtime,
+            "evaluations": [],
         }
         for name, tail in tails.items()
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -185,6 +186,23 @@ def test_what_lies_ready_for_import_is_listed_and_brought_in(page: Page, stage: 
         (directory / name).unlink()
 
 
+def test_what_an_evaluation_found_stands_beside_the_model_and_beside_its_variant(page: Page, stage: Stage) -> None:
+    appliance = stage.appliance
+    before = appliance.command("engine.get")["model"]["name"]
+    name = appliance.command("models.use", model=REPOSITORY, accept_licence=True)["model"]
+    while (running := appliance.command("engine.get"))["state"] != "ready" or running["model"]["name"] != name:
+        time.sleep(0.05)
+    score = {"name": "tasks", "count": 400, "passed": 0.5, "exact": 0.25, "similarity": 0.6, "loops": 0, "median_s": 1}
+    appliance.command("evaluations.keep", questions="q.jsonl", sha256="ab", seed=0, limit=None, scores=[score])
+    said = re.compile(r"400 tasks: 50\.0 % ± 2\.5 right, 25\.0 % ± 2\.2 exact · q\.jsonl · .*1\.2\.")
+    sign_in(page, appliance, "models")
+    expect(here(page, name)).to_contain_text(said)
+    expect(look(page, REPOSITORY).nth(1)).to_contain_text(said)
+    expect(here(page, "rockfill-tiny")).to_contain_text(re.compile(r"1,033 tasks: [\d.]+ % ± [\d.]+ right"))
+    appliance.command("models.use", model=before)
+    appliance.command("models.remove", model=name)
+
+
 MARKUP = "<img src=x onerror='window.hit = true'>"
 
 
@@ -193,8 +211,10 @@ def test_markup_in_names_and_messages_of_elsewhere_is_text(page: Page, stage: St
     model: Any = {
         "name": MARKUP, "aliases": [], "engine": MARKUP, "family": None, "demonstration": False, "chosen": False,
         "size_bytes": 1, "quantisation": MARKUP, "licence": MARKUP, "path": MARKUP, "removable": True,
-        "source": {"repository": MARKUP, "commit": "", "file": ""},
+        "source": {"repository": MARKUP, "commit": "", "file": ""}, "evaluations": [],
     }  # fmt: skip
+    score = {"name": MARKUP, "count": 1, "passed": None, "exact": 1, "similarity": 1, "loops": 0, "median_s": 1}
+    evaluations = [{"runtime": MARKUP, "evaluation": {"questions": MARKUP, "scores": [score]}}]
     licence = {
         "id": "x",
         "name": MARKUP,
@@ -208,6 +228,7 @@ def test_markup_in_names_and_messages_of_elsewhere_is_text(page: Page, stage: St
         "problems": [{"severity": "refuse", "code": MARKUP, "message": MARKUP, "advice": MARKUP}],
         "expected_tokens_per_second": None, "measured": False, "speed_source": MARKUP, "recommended": True,
         "reason": MARKUP, "runtime": {"version": MARKUP, "installed": False, "reason": MARKUP},
+        "evaluations": evaluations,
     }  # fmt: skip
     variants = {"repository": MARKUP, "commit": "", "gated": True, "licence": licence, "variants": [variant]}
     answer(

@@ -85,6 +85,19 @@ def test_figures_in_words(page: Page, shared: Appliance) -> None:
     assert got == [said for _, said in SAID]
 
 
+def test_scores_in_words(page: Page, shared: Appliance) -> None:
+    tasks = {"name": "tasks", "count": 1033, "passed": 0.281, "exact": 0.215, "similarity": 0.7, "loops": 0}
+    lines = {**tasks, "name": "whole lines", "count": 1, "passed": None, "exact": 1}
+    results = [{"runtime": "R", "evaluation": {"questions": "Q", "scores": [tasks, lines]}}]
+    assert run(page, shared, "scores.js", "[m.scoreLines(x), m.scoreLines([])]", results) == [
+        [
+            "1,033 tasks: 28.1 % ± 1.4 right, 21.5 % ± 1.3 exact · Q · R",
+            "1 whole lines: 100.0 % ± 0.0 exact · Q · R",
+        ],
+        [],
+    ]
+
+
 def test_the_pauses_between_attempts_grow_to_a_limit_and_are_spread(page: Page, shared: Appliance) -> None:
     pauses = run(page, shared, "backoff.js", "[0, 1, 2, 3, 9].map((n) => m.pauseMs(n, 0.5))")
     assert pauses == [500, 1000, 2000, 4000, 15000]

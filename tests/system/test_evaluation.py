@@ -60,9 +60,20 @@ def task(name: str, body: str) -> dict[str, str]:
 def evaluate(
     appliance: ScriptedAppliance, *arguments: str, status: int = 0, **variables: str
 ) -> subprocess.CompletedProcess[str]:
+    return rockfill(appliance, "eval", "infill", *arguments, status=status, **variables)
+
+
+def shown(appliance: ScriptedAppliance, model: str) -> list[str]:
+    """What ``rockfill models show`` prints."""
+    return rockfill(appliance, "models", "show", model).stdout.splitlines()
+
+
+def rockfill(
+    appliance: ScriptedAppliance, *arguments: str, status: int = 0, **variables: str
+) -> subprocess.CompletedProcess[str]:
     where = ("--url", appliance.url, "--state-dir", str(appliance.state_dir))
     ended = subprocess.run(
-        [sys.executable, "-m", "rockfill", "eval", "infill", *arguments, *where],
+        [sys.executable, "-m", "rockfill", *arguments, *where],
         cwd=ROOT,
         env={**environment(), **variables},
         capture_output=True,
@@ -81,10 +92,22 @@ def test_an_oracle_gets_everything_right(appliance: ScriptedAppliance, tasks: Pa
     assert (result["model"], result["file"], result["runtime"]) == ("fake", "script.json", "fake")
     assert appliance.command("evaluations.list")["evaluations"] == [result]
     assert appliance.command("models.show", model="fake")["evaluations"] == [result]
-    assert appliance.command("models.show", model="rockfill-tiny")["evaluations"] == []
+    assert result not in appliance.command("models.show", model="rockfill-tiny")["evaluations"]
+    assert shown(appliance, "fake")[-2:] == [
+        "measured        tasks.jsonl on fake",
+        "                  tasks: pass@1 100.0 % ± 0.0, exact 100.0 % ± 0.0, loops 0.0 % ± 0.0, of 3",
+    ]
     appliance.stop()
     appliance.start()
     assert appliance.command("evaluations.list")["evaluations"] == [result]
+
+
+def test_a_model_without_a_score_says_how_to_get_one_and_the_bundled_one_comes_with_its_own(
+    appliance: ScriptedAppliance,
+) -> None:
+    assert shown(appliance, "fake")[-1].startswith("measured        not yet; see `rockfill eval infill")
+    measured = shown(appliance, "rockfill-tiny")
+    assert any(line.strip().startswith("tasks: pass@1 ") and line.endswith("of 1033") for line in measured)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import { downloadsCard } from "./downloads.js";
 import { actionButton, emptyNote, html, nothing, openDialog, problemNote } from "./parts.js";
 import { runtimesCard } from "./runtimes.js";
+import { scoreLines } from "./scores.js";
 import { variantsCard } from "./variants.js";
 import { render, repeat } from "./vendor/lit.js";
 import { bytes } from "./words.js";
@@ -117,6 +118,7 @@ class ModelsView {
         ${running && engine.pinned ? html`<span class="tag">kept loaded</span>` : nothing}
         ${model.demonstration ? html`<span class="tag">demonstration</span>` : nothing}
         <p class="quiet">${facts.filter(Boolean).join(" · ")}</p>
+        ${scoreLines(model.evaluations).map((line) => html`<p class="quiet">${line}</p>`)}
       </div>
       <div class="actions">
         ${model.chosen ? nothing : action("Use", () => call("models.use", { model: model.name }), { kind: "small primary" })}

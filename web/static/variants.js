@@ -2,6 +2,7 @@
 
 import { fetchModel, webAddress } from "./fetching.js";
 import { actionButton, html, nothing, openDialog, problemNote } from "./parts.js";
+import { scoreLines } from "./scores.js";
 import { ref, render, repeat } from "./vendor/lit.js";
 import { bytes, NONE, short } from "./words.js";
 
@@ -60,6 +61,7 @@ export function variantsCard(appliance, changed, fetched) {
         ${refusals.map((finding) => html`<p class="bad">${finding.message} ${finding.advice} <code>${finding.code}</code></p>`)}
         ${warnings.map((finding) => html`<p class="warn">${finding.message} ${finding.advice}</p>`)}
         ${variant.runtime ? html`<p class="quiet">Runtime ${variant.runtime.version}${variant.runtime.installed ? "" : ", fetched with it"}: ${variant.runtime.reason}</p>` : nothing}
+        ${scoreLines(variant.evaluations).map((line) => html`<p class="quiet">${line}</p>`)}
         ${problemNote(rowProblems.get(variant.file))}
       </td>
       <td class="do">

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rockfill.cli.progress import follow, line, size
 from rockfill.cli.reaching import reach
+from rockfill.decode import decode
 from rockfill.errors import Code, Problem
+from rockfill.evaluation.results import Result
 
 if TYPE_CHECKING:
     import argparse
@@ -88,6 +90,9 @@ def variants(arguments: argparse.Namespace) -> int:
     for row in value["variants"]:
         if row["recommended"]:
             print(f"Recommended: {row['file']} ({row['reason']})")
+    for row in value["variants"]:
+        if row["evaluations"]:
+            print("\n".join(["Measured:", f"  {row['file']}", *(f"    {line}" for line in _measured(row))]))
     for message in dict.fromkeys(_told(problem) for row in value["variants"] for problem in row["problems"]):
         print(message)
     return 0
@@ -210,6 +215,8 @@ def show(arguments: argparse.Namespace) -> int:
         ("tokens a second", f"{rate:g} ({verdict['speed_source']})" if rate is not None else None),
     ):
         print(f"{name:16}{text or 'unknown'}")
+    for number, text in enumerate(_measured(value) or ["not yet; see `rockfill eval infill --help`"]):
+        print(f"{'' if number else 'measured':16}{text}")
     for problem in verdict.get("problems", ()):
         print(_told(problem))
     return 0
@@ -276,6 +283,10 @@ def _of_npu(value: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str, 
         ("converter", manifest.get("converter_version")),
         ("runtime", f"{runtime['version']} ({runtime['reason']})" if runtime else None),
     ]
+
+
+def _measured(value: dict[str, Any]) -> list[str]:
+    return [line for result in value["evaluations"] for line in decode(Result, result).lines]
 
 
 async def _call(arguments: argparse.Namespace, type_: str, parameters: dict[str, Any]) -> dict[str, Any]:

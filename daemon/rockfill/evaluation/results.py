@@ -32,6 +32,12 @@ class Result:
     evaluation: Evaluation
 
     @property
+    def lines(self) -> list[str]:
+        """For people: on which questions and runtime, and below it the scores, each in a line."""
+        scores = (f"  {score.line}" for score in self.evaluation.scores)
+        return [f"{self.evaluation.questions} on {self.runtime}", *scores]
+
+    @property
     def subject(self) -> Result:
         """What two results of the same measurement share; the later one takes the place of the earlier."""
         return replace(self, when_s=0, rockfill="", evaluation=replace(self.evaluation, scores=()))
@@ -54,9 +60,16 @@ class Results:
         others = [kept for kept in self._results if kept.subject != result.subject]
         self._results = [*others, result][-MOST_RESULTS:]
 
-    def of(self, repository: str | None, file: str) -> list[Result]:
-        """Those of one model file: files of the same name from elsewhere are others."""
-        return [result for result in self._results if (result.repository, result.file) == (repository, file)]
+    def of(self, repository: str | None, file: str, brought: Iterable[Any] = ()) -> list[Result]:
+        """Those of one model file: files of the same name from elsewhere are others.
+
+        `brought` are values that the model came with, in whose place what was kept of the same measurement stands.
+        """
+        found = Results(())
+        for result in (*Results(brought)._results, *self._results):
+            if (result.repository, result.file) == (repository, file):
+                found.add(result)
+        return found._results
 
     @property
     def values(self) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rockfill.decode import DecodeError, decode
 from rockfill.errors import Code, Problem, ProblemInfo
@@ -15,6 +16,7 @@ from rockfill.snapshots import Target
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+EVALUATIONS = "evaluations.json"
 DEFAULT_MODEL = "rockfill-tiny"  # bundled
 ENGINE_OF_SUFFIX = {".gguf": "llama", ".rkllm": "rkllm"}
 
@@ -211,6 +213,16 @@ def manifest_of(target: Target) -> Manifest | None:
         return None
     manifest = manifest_at(directory)
     return manifest if manifest.file == Path(target.path).name else None
+
+
+def evaluations_beside(target: Target) -> list[Any]:
+    """The scores that came with the model, as `rockfill eval --json` printed them for whoever made it; unchecked."""
+    try:
+        value = json.loads((Path(target.path).parent / EVALUATIONS).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []
+    found = value.get("evaluations") if isinstance(value, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def _from_manifest(directory: Path) -> Target:

@@ -26,12 +26,13 @@ def test_shares_are_of_all_answers_and_have_their_standard_error() -> None:
     assert score.median_s == pytest.approx(0.1)
     assert score.error_of(0.75) == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
     assert score.lines()[1].split() == ["pass@1", "75.0", "%", "±", "21.7"]
+    assert score.line == "tasks: pass@1 75.0 % ± 21.7, exact 75.0 % ± 21.7, loops 0.0 % ± 0.0, of 4"
 
 
 def test_without_programs_nothing_is_said_of_passing() -> None:
     score = Score.of("lines", [replace(RIGHT, passed=None)])
     assert score.passed is None
-    assert not any("pass@1" in line for line in score.lines())
+    assert not any("pass@1" in line for line in [*score.lines(), score.line])
 
 
 def test_similarity_is_between_nothing_and_the_same() -> None:
@@ -64,6 +65,19 @@ def test_a_later_result_of_the_same_measurement_takes_the_place_of_the_earlier()
     assert results.of("user/m", "m-q8_0.gguf") == [other, later]
     for repository, file in (("user/m", "another"), ("else/m", "m-q8_0.gguf"), (None, "m-q8_0.gguf")):
         assert results.of(repository, file) == []
+
+
+def test_what_a_model_came_with_stands_until_it_is_measured_here() -> None:
+    came = [replace(RESULT, when_s=0), replace(RESULT, file="another")]
+    brought = [*json.loads(json.dumps([asdict(result) for result in came])), {"broken": True}]
+    results = Results([])
+    assert results.of("user/m", "m-q8_0.gguf", brought) == [replace(RESULT, when_s=0)]
+    other = replace(RESULT, runtime="another")
+    results.add(other)
+    assert results.of("user/m", "m-q8_0.gguf", brought) == [replace(RESULT, when_s=0), other]
+    results.add(RESULT)
+    assert results.of("user/m", "m-q8_0.gguf", brought) == [other, RESULT]
+    assert len(results.values) == 2
 
 
 def test_results_are_kept_as_values_and_broken_ones_are_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import zipfile
@@ -108,8 +109,16 @@ def _unlike(name: str) -> str:
     )
 
 
-def test_a_corpus_has_each_file_once_and_nothing_that_is_held_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+TASK = {
+    "prompt": 'def even(values):\n    """Give those of the values that are even."""\n',
+    "canonical_solution": "    return [each for each in values if each % 2 == 0]\n",
+    "suffix": "",
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_corpus_has_each_file_once_and_nothing_that_is_held_out_or_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, packed: bool
 ) -> None:
     for name, licence, files in (
         ("flask", "BSD-3-Clause", {"flask/app.py": _unlike("app")}),
@@ -120,13 +129,16 @@ def test_a_corpus_has_each_file_once_and_nothing_that_is_held_out(
             {"second/a.py": "import os\n" + _unlike("a"), "second/flask.py": _unlike("app") + _unlike("b")},
         ),
         ("closed", "GPL-3.0-only", {"closed/c.py": _unlike("c")}),
+        ("solved", "MIT", {"solved/d.py": _unlike("d") + TASK["prompt"] + TASK["canonical_solution"]}),
     ):
         _wheel(tmp_path, name, licence, files)
-    (tmp_path / "tasks.jsonl").write_text("")
+    tasks = tmp_path / ("tasks.jsonl.gz" if packed else "tasks.jsonl")
+    line = json.dumps(TASK).encode()
+    tasks.write_bytes(gzip.compress(line) if packed else line)
     (tmp_path / "algorithms.txt").write_text("first\n")
     monkeypatch.setattr(corpus, "read_stdlib", _no_stdlib)
     options = ("--wheels", "--evaluation", "--algorithms", "--out")
-    paths = (tmp_path, tmp_path / "tasks.jsonl", tmp_path / "algorithms.txt", tmp_path)
+    paths = (tmp_path, tasks, tmp_path / "algorithms.txt", tmp_path)
     corpus.main([part for pair in zip(options, map(str, paths), strict=True) for part in pair])
     kept = [json.loads(line) for line in (tmp_path / "corpus.jsonl").read_text().splitlines()]
     assert [(each["source"], each["kind"], each["path"]) for each in kept] == [("first", "algorithms", "first/a.py")]
@@ -134,7 +146,7 @@ def test_a_corpus_has_each_file_once_and_nothing_that_is_held_out(
     assert held_out["path"] == "flask/app.py"
     manifest = {entry["name"]: entry for entry in json.loads((tmp_path / "corpus-manifest.json").read_text())}
     assert not manifest["closed"]["used"]
-    assert manifest["second"]["files"] == 0
+    assert [manifest[name]["files"] for name in ("second", "solved")] == [0, 0]
 
 
 def _no_stdlib() -> corpus.Package:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rockfill.access.tokens import Scope
-from rockfill.api.commands.evaluations import repository_of
 from rockfill.api.commands.table import Json, NoParameters, command
 from rockfill.compat.catalogue import CATALOGUE
 from rockfill.decode import MaxLength
 from rockfill.downloads.importing import Import
 from rockfill.downloads.models import Request
 from rockfill.errors import Code, Problem
-from rockfill.store.models import manifest_of
+from rockfill.store.models import evaluations_beside, manifest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from rockfill.compat.catalogue import Terms
     from rockfill.compat.verdict import Verdict
@@ -58,7 +57,7 @@ async def variants(parameters: VariantsParameters, library: ModelLibrary, evalua
         "gated": repository.gated,
         "licence": {**licence_value(offering.terms), "accepted": offering.accepted},
         "variants": [
-            {**verdict_value(verdict), "evaluations": scores(evaluations, repository.name, verdict.variant.file)}
+            {**verdict_value(verdict), "evaluations": _scores(evaluations, repository.name, verdict.variant.file)}
             for verdict in offering.verdicts
         ],
     }
@@ -150,13 +149,14 @@ async def cancel(parameters: DownloadParameters, library: ModelLibrary, download
 
 
 @command("models.list", scope=Scope.READ)
-async def list_models(_: NoParameters, models: ModelStore, library: ModelLibrary) -> Json:
+async def list_models(_: NoParameters, models: ModelStore, library: ModelLibrary, evaluations: Results) -> Json:
     """The models on this machine.
 
     Result: `{models: [{name, aliases, engine, family, demonstration, chosen, size_bytes, quantisation, licence,
-    source: {repository, commit, file} | null, path, removable}]}`; `removable` are those that Rockfill installed.
+    source: {repository, commit, file} | null, path, removable, evaluations}]}`; `removable` are those that Rockfill
+    installed, `evaluations` the scores as of `evaluations.list`, with those that the model came with.
     """
-    return {"models": await asyncio.to_thread(_list, models, library)}
+    return {"models": await asyncio.to_thread(_list, models, library, evaluations)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,18 +170,17 @@ class ModelParameters:
 async def show(parameters: ModelParameters, models: ModelStore, library: ModelLibrary, evaluations: Results) -> Json:
     """All that is known of a model that is here.
 
-    Result: what `models.list` gives of it, `manifest` (null for a file that stands alone), `verdict` as of
-    `models.variants` (null where none can be given), and `evaluations`, its scores as of `evaluations.list`.
+    Result: what `models.list` gives of it, `manifest` (null for a file that stands alone), and `verdict` as of
+    `models.variants` (null where none can be given).
     """
     target = models.find(parameters.model)
-    value = await asyncio.to_thread(_value, target, models, library)
+    value = await asyncio.to_thread(_value, target, models, library, evaluations)
     manifest = await asyncio.to_thread(manifest_of, target)
     verdict = await asyncio.to_thread(library.verdict_of, target)
     return {
         **value,
         "manifest": asdict(manifest) if manifest is not None else None,
         "verdict": verdict_value(verdict) if verdict is not None else None,
-        "evaluations": scores(evaluations, await asyncio.to_thread(repository_of, target), PurePath(target.path).name),
     }
 
 
@@ -290,11 +289,6 @@ async def catalogue(_: NoParameters, models: ModelStore) -> Json:
     }
 
 
-def scores(evaluations: Results, repository: str | None, file: str) -> list[Json]:
-    """What `rockfill eval` found of one model file."""
-    return [asdict(result) for result in evaluations.of(repository, file)]
-
-
 def verdict_value(verdict: Verdict) -> Json:
     """A row of `models.variants`."""
     variant, runtime = verdict.variant, verdict.runtime
@@ -353,12 +347,19 @@ def _here(models: ModelStore, name: str) -> Target | None:
         return None
 
 
-def _list(models: ModelStore, library: ModelLibrary) -> list[Json]:
-    return [_value(target, models, library) for target in models.targets]
+def _scores(evaluations: Results, repository: str | None, file: str, brought: Iterable[Any] = ()) -> list[Json]:
+    """What `rockfill eval` found of one model file."""
+    return [asdict(result) for result in evaluations.of(repository, file, brought)]
 
 
-def _value(target: Target, models: ModelStore, library: ModelLibrary) -> Json:
+def _list(models: ModelStore, library: ModelLibrary, evaluations: Results) -> list[Json]:
+    return [_value(target, models, library, evaluations) for target in models.targets]
+
+
+def _value(target: Target, models: ModelStore, library: ModelLibrary, evaluations: Results) -> Json:
     manifest = manifest_of(target)
+    source = manifest.source if manifest is not None else None
+    repository, file = source.repository if source is not None else None, PurePath(target.path).name
     return {
         "name": target.name,
         "aliases": list(target.aliases),
@@ -369,7 +370,8 @@ def _value(target: Target, models: ModelStore, library: ModelLibrary) -> Json:
         "size_bytes": target.size_bytes,
         "quantisation": manifest.quantisation or None if manifest is not None else None,
         "licence": manifest.licence or None if manifest is not None else None,
-        "source": asdict(manifest.source) if manifest is not None and manifest.source is not None else None,
+        "source": asdict(source) if source is not None else None,
         "path": target.path,
         "removable": library.is_removable(target),
+        "evaluations": _scores(evaluations, repository, file, evaluations_beside(target)),
     }
