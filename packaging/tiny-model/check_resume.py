@@ -16,7 +16,7 @@ from export import weights_of
 TRAIN = Path(__file__).with_name("train.py")
 # A minute or two on one processor.
 SHAPE = '{"width": 64, "layers": 2, "heads": 2, "kv_heads": 1, "head_width": 32, "ffn_width": 128, "context": 256}'
-RUN = ("--shape", SHAPE, "--tokens", "1e6", "--batch-rows", "16", "--producers", "2", "--save-every", "2")
+RUN = ("--shape", SHAPE, "--tokens", "3e5", "--batch-rows", "16", "--producers", "2", "--save-every", "2")
 
 
 def main() -> None:

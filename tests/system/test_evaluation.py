@@ -102,6 +102,27 @@ def test_an_oracle_gets_everything_right(appliance: ScriptedAppliance, tasks: Pa
     assert appliance.command("evaluations.list")["evaluations"] == [result]
 
 
+@pytest.mark.parametrize("fault", ["segv", "hang"])
+def test_an_engine_that_is_lost_over_a_question_is_asked_again(tmp_path: Path, tasks: Path, fault: str) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[engine]\nfirst_token_timeout_s = 1\ntoken_gap_timeout_s = 1\n")
+    appliance = ScriptedAppliance(tmp_path / "faulty", ["--config", str(config)])
+    answers = [{"has": f"def {name}(", "text": f"    y = {body}\n"} for name, body in FUNCTIONS.items()]
+    once = tmp_path / "once"
+    once.touch()
+    appliance.script(answers=answers, fault={"when": 2, "what": fault}, once=str(once))
+    appliance.start()
+    try:
+        (result,) = json.loads(evaluate(appliance, "--tasks", str(tasks), "--json").stdout)["evaluations"]
+        assert not once.exists()
+        assert result["evaluation"]["scores"][0]["passed"] == 1
+        appliance.script(answers=answers, fault={"when": 2, "what": "segv"})
+        for questions in (("--tasks", str(tasks)), (str(config),)):
+            assert evaluate(appliance, *questions, status=1).stderr.startswith("rockfill: ")
+    finally:
+        appliance.stop()
+
+
 def test_a_model_without_a_score_says_how_to_get_one_and_the_bundled_one_comes_with_its_own(
     appliance: ScriptedAppliance,
 ) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LINE_TOKENS = 96
 BLOCK_TOKENS = 256
 PLACES = 500
+TRIES = 3
 
 # What a text editor would open; a larger source file is generated.
 FILE_BYTES = 1 << 20
@@ -103,12 +104,15 @@ async def _ask_tasks(client: Client, tasks: Sequence[Task], sandbox: Sandbox) ->
         async with free:
             return await sandbox.passes(program)
 
-    async with asyncio.TaskGroup() as group:
-        for number, task in enumerate(tasks, 1):
-            _progress(number, len(tasks))
-            given, duration_s = await _ask(client, task.prompt, task.after, single_line=task.single_line)
-            answers.append(Answer(task.answer, given, duration_s))
-            checks.append(group.create_task(check(task.program(given)), name=task.task_id))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, task in enumerate(tasks, 1):
+                _progress(number, len(tasks))
+                given, duration_s = await _ask(client, task.prompt, task.after, single_line=task.single_line)
+                answers.append(Answer(task.answer, given, duration_s))
+                checks.append(group.create_task(check(task.program(given)), name=task.task_id))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     return [
         Answer(answer.expected, answer.given, answer.duration_s, check.result())
         for answer, check in zip(answers, checks, strict=True)
@@ -127,12 +131,21 @@ async def _ask_places(client: Client, found: Sequence[Place]) -> tuple[Score, ..
 
 async def _ask(client: Client, prefix: str, suffix: str, *, single_line: bool) -> tuple[str, float]:
     """One completion, greedy, of the whole context rather than of what is read in time for somebody who types; and
-    the seconds that it took."""
+    the seconds that it took.
+
+    An engine that was lost over it is asked again: else an evaluation of hours would be lost with it.
+    """
     mode, tokens = ("line", LINE_TOKENS) if single_line else ("block", BLOCK_TOKENS)
-    started = time.perf_counter()
-    asked = client.complete(prefix, suffix, mode=mode, max_tokens=tokens, priority="background")
-    text = "".join([part async for part in asked])
-    return text, time.perf_counter() - started
+    for tries_left in reversed(range(TRIES)):
+        started = time.perf_counter()
+        try:
+            text = await client.complete(prefix, suffix, mode=mode, max_tokens=tokens, priority="background").text()
+        except Problem as problem:
+            if not tries_left or problem.code not in (Code.ENGINE_CRASHED, Code.ENGINE_HUNG):
+                raise
+        else:
+            return text, time.perf_counter() - started
+    raise AssertionError
 
 
 def _texts(names: Sequence[str]) -> dict[str, str]:
