@@ -42,9 +42,8 @@ def tiny_model() -> Iterator[Row]:
     timings = [run.extension["timings"] for run in runs[2:]]
     yield Row("bundled model: load", "ms", load_ms, 100, "its file in the page cache")
     yield Row("  import of the engine's library", "ms", library_ms)
-    note = f"{worker_mb:.1f} after {len(runs)} completions, {min(library_mb):.1f} with the library and no model"
-    yield Row("bundled model: memory beside the bare worker", "MB", (worker_mb - min(library_mb),), 60, note)
-    yield Row("  the library's own", "MB", tuple(b - a for a, b in zip(bare_mb, library_mb, strict=True)))
+    note = f"{worker_mb:.1f} after {len(runs)} completions; {min(library_mb) - min(bare_mb):.1f} are the library's"
+    yield Row("bundled model: memory beside the bare worker", "MB", (worker_mb - min(bare_mb),), 60, note)
     asked, written = ([each[f"{kind}_tokens"] for each in timings] for kind in ("prompt", "generated"))
     reused = max(run.extension["reused_tokens"] for run in runs[2:])
     note = f"{min(asked)} to {max(asked)} tokens, {reused} known at most; {min(written)} to {max(written)} written"
@@ -53,10 +52,14 @@ def tiny_model() -> Iterator[Row]:
 
 
 def _request(number: int) -> dict[str, object]:
-    """Code that was never asked with, of 500 tokens, the cursor in the middle of its last line."""
-    code = "".join(f"def area_{number}_{each}(width, height):\n    return width * height\n\n\n" for each in range(22))
-    prompt = f"{code}def volume_{number}(width, height, depth):\n    return "
-    return {"prompt": prompt, "suffix": "\n\n\nprint(volume(1, 2, 3))\n", "rockfill": {"mode": "line"}}
+    """Code that was never asked with, of 500 tokens, the cursor in its last line.
+
+    As work that may take its time, since of what is typed less is read where the machine is slow.
+    """
+    code = "".join(f"def area_{number}_{each}(width, height):\n    return width * height\n\n\n" for each in range(25))
+    suffix = "\n    return width * height * depth\n\n\nprint(volume(1, 2, 3))\n"
+    extension = {"mode": "line", "priority": "background"}
+    return {"prompt": f"{code}def volume_{number}(", "suffix": suffix, "rockfill": extension}
 
 
 @contextlib.contextmanager
