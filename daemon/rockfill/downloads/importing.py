@@ -14,12 +14,16 @@ from rockfill.downloads.plan import TOKENIZER, free_name
 from rockfill.errors import Code, Problem
 from rockfill.fim.families import family_of
 from rockfill.store.models import InstalledFile, Manifest, Source
-from rockfill.store.shelf import CHUNK_BYTES, as_value, check_file_name, slug_of
+from rockfill.store.shelf import CHUNK_BYTES, as_value, check_file_name, never, slug_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rockfill.store.shelf import Shelf
+
+
+# Where an import gathers, one at a time; no download can: there is no such slug.
+GATHERED = "~import"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +91,13 @@ def bring_in(shelf: Shelf, wish: Import, taken: Mapping[str, Source | None]) -> 
         hybrid_ratio=variant.hybrid_ratio,
         converter_version=variant.converter_version,
     )
-    slug = slug_of(name)
-    shelf.discard(slug)  # of an import that was cut short
-    directory = shelf.staging(slug)
+    shelf.discard(GATHERED)  # of an import that was cut short
+    directory = shelf.staging(GATHERED)
     files = []
     for source, target in zip(sources, (weights.name, TOKENIZER), strict=False):
         files.append(copy_synced(source, directory / target))
-    shelf.publish(slug, as_value(replace(manifest, files=tuple(files))), over=False)
+    value = as_value(replace(manifest, files=tuple(files)))
+    shelf.publish(slug_of(name), value, gathered=GATHERED, over=never)
     return name
 
 

@@ -304,7 +304,12 @@ class Downloads:
                     here = await asyncio.to_thread(_size_bytes, directory / file.name)
                 done_before += here or 0
                 self._note(plan.slug, pace, done_before)
-        await asyncio.to_thread(_publish_files, shelf, plan, directory)
+        publishing = asyncio.create_task(asyncio.to_thread(_publish_files, shelf, plan, directory))
+        try:
+            await asyncio.shield(publishing)
+        except asyncio.CancelledError:  # too late: it takes its place all the same
+            await asyncio.wait([publishing])
+            publishing.result()
 
     def _note(self, job_id: str, pace: _Pace, done_bytes: int) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -400,11 +405,19 @@ def _check_room(shelf: Shelf, plan: Plan) -> None:
 def _publish_files(shelf: Shelf, plan: Plan, directory: Path) -> None:
     sizes = {file.name: (directory / file.name).stat().st_size for file in plan.files}
     installed = plan.installed(sizes)
-    if plan.manifest is not None:
-        value = as_value(replace(plan.manifest, files=installed))
-    else:
+    if plan.manifest is None:
         value = {"version": plan.version, "source": plan.repository, "files": [asdict(file) for file in installed]}
-    shelf.publish(plan.slug, value)
+        shelf.publish(plan.slug, value)
+        return
+    value = as_value(replace(plan.manifest, files=installed))
+    # Somebody may have brought in another model of this name meanwhile.
+    shelf.publish(plan.slug, value, over=lambda there: _origin(there) == _origin(value))
+
+
+def _origin(manifest: Mapping[str, Any]) -> tuple[object, object] | None:
+    """The repository and the file that a model is of; None for one that was brought in."""
+    source = manifest.get("source")
+    return (source.get("repository"), source.get("file")) if isinstance(source, dict) else None
 
 
 def _size_bytes(path: Path) -> int | None:

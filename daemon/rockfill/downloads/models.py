@@ -223,8 +223,8 @@ class ModelLibrary:
 
     async def choose(self, target: Target) -> None:
         """Remember a model that is here as the chosen one, in place of whatever was wanted before."""
-        self._wanted = self._problem = None
         await asyncio.to_thread(partial(self._state.change, model=target.name, wanted=None))
+        self._wanted = self._problem = None
 
     async def _want(self, wanted: Wanted | None) -> None:
         self._wanted, self._problem = wanted, None

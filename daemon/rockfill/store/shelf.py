@@ -21,10 +21,12 @@ from rockfill.errors import Code, Problem
 from rockfill.store.models import MANIFEST, InstalledFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from rockfill.store.models import Manifest
+
+    Over = Callable[[Mapping[str, Any]], bool]
 
 PARTIAL = ".partial"
 PLAN = "plan.json"
@@ -72,6 +74,14 @@ class _Planned:
     """What a plan that was kept says of its files."""
 
     plan: _PlannedFiles
+
+
+def always(_there: Mapping[str, Any]) -> bool:
+    return True
+
+
+def never(_there: Mapping[str, Any]) -> bool:
+    return False
 
 
 class Shelf:
@@ -129,19 +139,18 @@ class Shelf:
             with refusals_told(self.root):
                 shutil.rmtree(directory)
 
-    def publish(self, slug: str, manifest: dict[str, Any], *, over: bool = True) -> Path:
-        """Give what has gathered its place, with `manifest` beside it.
+    def publish(self, slug: str, manifest: dict[str, Any], *, gathered: str = "", over: Over = always) -> Path:
+        """Give what has gathered under `slug`, or as `gathered`, its place, with `manifest` beside it.
 
-        Replaces what Rockfill put there before if it may be put `over` that; raises `not_removable` if not.
+        Replaces what Rockfill put there before if it may be put `over` one with such a manifest; raises
+        `not_removable` if not.
         """
-        staging, place = self.staging(slug), self.root / slug
+        staging, place = self.staging(gathered or slug), self.root / slug
         with refusals_told(self.root):
             _write(staging / MANIFEST, manifest)
             sync_directory(staging)
             if place.exists() or place.is_symlink():
-                if not over:
-                    raise _there_already(place)
-                self._make_way(place)
+                self._make_way(place, over)
             (staging / PLAN).unlink(missing_ok=True)  # last: until then the next start can go on
             sync_directory(staging)
             staging.rename(place)
@@ -157,7 +166,7 @@ class Shelf:
         with refusals_told(self.root):
             (directory / MANIFEST).unlink()  # first: from here on it is no model any more
             for file in files:
-                (directory / check_file_name(file.name)).unlink(missing_ok=True)
+                (directory / file.name).unlink(missing_ok=True)
             left = sorted(entry.name for entry in directory.iterdir())
             if not left:
                 directory.rmdir()
@@ -197,19 +206,28 @@ class Shelf:
         return sum(_allocated_bytes(file) for file in directory.iterdir()) if directory.is_dir() else 0
 
     def _installed_in(self, directory: Path) -> tuple[InstalledFile, ...]:
+        return self._manifest_in(directory)[1]
+
+    def _manifest_in(self, directory: Path) -> tuple[dict[str, Any], tuple[InstalledFile, ...]]:
         if directory.parent != self.root or directory.is_symlink() or not directory.is_dir():
             raise _not_ours(directory)
         try:
-            files = decode(_Installed, json.loads((directory / MANIFEST).read_bytes())).files
-        except (OSError, ValueError, RecursionError, DecodeError):
+            manifest = json.loads((directory / MANIFEST).read_bytes())
+            files = decode(_Installed, manifest).files
+            for file in files:
+                check_file_name(file.name)
+        except (OSError, ValueError, RecursionError, DecodeError, Problem):
             raise _not_ours(directory) from None
         if not files:
             raise _not_ours(directory)
-        return files
+        return manifest, files
 
-    def _make_way(self, place: Path) -> None:
+    def _make_way(self, place: Path, over: Over) -> None:
         """For a later version of the same thing. What is not ours is in the way and stays there."""
-        ours = {MANIFEST, *(file.name for file in self._installed_in(place))}
+        manifest, files = self._manifest_in(place)
+        if not over(manifest):
+            raise _there_already(place)
+        ours = {MANIFEST, *(file.name for file in files)}
         if any(entry.name not in ours for entry in place.iterdir()):
             raise _not_ours(place)
         self.remove(place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rockfill.compat.verdict import BoardFacts
-from rockfill.downloads.importing import Import, Importable, importable
+from rockfill.downloads import jobs
+from rockfill.downloads.importing import Import, Importable, bring_in, importable
 from rockfill.downloads.models import Request
 from rockfill.errors import Code, Problem
 from rockfill.state import Wanted
 from rockfill.store.models import manifest_of
+from rockfill.store.shelf import Shelf
 from tests.fakes.hub import FileSpec
 
 if TYPE_CHECKING:
@@ -272,6 +275,31 @@ async def test_cancelling_keeps_what_came_and_asking_again_goes_on(place: Place,
     await place.library.pull(Request("u/big-GGUF"))
     assert (await place.work())["big"].state == "done"
     assert hub.sent_bytes() <= spec.length - (1 << 20)
+
+
+async def test_what_takes_its_place_when_it_is_cancelled_has_come(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.board = CPU
+    began, go_on, publish = threading.Event(), threading.Event(), jobs._publish_files
+
+    def slow(*arguments: Any) -> None:
+        began.set()
+        go_on.wait(10)
+        publish(*arguments)
+
+    monkeypatch.setattr(jobs, "_publish_files", slow)
+    working = asyncio.create_task(place.downloads.run())
+    job = (await place.library.pull(Request(GGUF))).job
+    assert job is not None
+    await asyncio.to_thread(began.wait, 10)
+    cancelling = asyncio.create_task(place.downloads.cancel(job.id))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert (await cancelling).state == "done"
+    assert [target.name for target in place.models.targets] == [job.name]
+    working.cancel()
+    await asyncio.wait([working])
 
 
 async def test_whoever_cancels_and_goes_away_ends_the_download_and_no_more(place: Place, hub: HubServer) -> None:
@@ -606,6 +634,22 @@ async def test_no_import_takes_the_place_of_another_model(place: Place, tmp_path
         await place.library.bring_in(Import(tmp_path / "own2.gguf", name="other"))
     assert caught.value.code is Code.NOT_REMOVABLE
     assert list((place.state.path / "models/other").iterdir()) == []
+
+
+async def test_an_import_and_a_download_of_one_name_at_once_spoil_neither(place: Place, tmp_path: Path) -> None:
+    """The download is asked for while the import copies, so that neither knows of the other's name."""
+    place.board = CPU
+    (tmp_path / "own.gguf").write_bytes(b"own weights")
+    shelf = Shelf(place.state.path / "models")
+    downloaded = (await place.library.pull(Request(GGUF))).job
+    assert downloaded is not None
+    await asyncio.to_thread(bring_in, shelf, Import(tmp_path / "own.gguf", name=downloaded.name), {})
+    ended = await place.work()
+    assert [(job.state, job.problem and job.problem.code) for job in ended.values()] == [("failed", Code.NOT_REMOVABLE)]
+    await asyncio.to_thread(place.models.read_again)
+    [target] = place.models.targets
+    assert await place.library.verify(target) == {}
+    assert (shelf.root / downloaded.id / "own.gguf").read_bytes() == b"own weights"
 
 
 async def test_what_is_brought_in_is_on_the_disk(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

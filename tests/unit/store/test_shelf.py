@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,6 +9,7 @@ from rockfill.errors import Code, Problem
 from rockfill.store.shelf import Shelf, check_file_name, slug_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 FILES = {"files": [{"name": "weights", "size_bytes": 1}]}
@@ -89,6 +91,39 @@ def test_a_later_one_takes_the_place_of_ours_and_of_nothing_else(shelf: Shelf) -
     assert shelf.plans() == {"thing": {"a": 1}}
     assert (place / "weights").read_text() == "y", "and so is what was there"
     assert shelf.is_removable(place)
+
+
+def test_it_takes_no_place_that_it_may_not_have(shelf: Shelf) -> None:
+    gather(shelf)
+    shelf.publish("model", {**FILES, "source": "there"}, gathered="thing")
+    (shelf.staging("~elsewhere") / "weights").write_text("y")
+    seen: list[object] = []
+
+    def never(there: Mapping[str, object]) -> bool:
+        seen.append(there["source"])
+        return False
+
+    with pytest.raises(Problem) as caught:
+        shelf.publish("model", FILES, gathered="~elsewhere", over=never)
+    assert caught.value.code is Code.NOT_REMOVABLE
+    assert seen == ["there"]
+    assert (shelf.root / "model" / "weights").read_text() == "x"
+    shelf.publish("model", FILES, gathered="~elsewhere")  # it may
+    assert (shelf.root / "model" / "weights").read_text() == "y"
+
+
+def test_a_manifest_that_names_files_elsewhere_removes_nothing(shelf: Shelf) -> None:
+    gather(shelf)
+    shelf.publish("model", FILES, gathered="thing")
+    (shelf.root / "other").write_text("not ours")
+    bad = {"files": [{"name": "weights", "size_bytes": 1}, {"name": "../other", "size_bytes": 1}]}
+    (shelf.root / "model" / "manifest.json").write_text(json.dumps(bad))
+    assert not shelf.is_removable(shelf.root / "model")
+    with pytest.raises(Problem) as caught:
+        shelf.remove(shelf.root / "model")
+    assert caught.value.code is Code.NOT_REMOVABLE
+    assert sorted(entry.name for entry in (shelf.root / "model").iterdir()) == ["manifest.json", "weights"]
+    assert (shelf.root / "other").exists()
 
 
 def test_nothing_outside_is_removed(shelf: Shelf, tmp_path: Path) -> None:
