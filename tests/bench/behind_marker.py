@@ -31,10 +31,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.behind_marker", description=__doc__)
     parser.add_argument("--places", type=int, default=600)
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--order", choices=("psm", "spm"), default="psm", help="psm is where it matters (the default)")
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
     session = LlamaSession(str(bundled_models() / "rockfill-tiny" / "rockfill-tiny-q8_0.gguf"), threads=1)
-    prompter = Prompter(session, "rockfill")
+    prompter = Prompter(session, "rockfill", arguments.order)
     work = replay(sources(), arguments.seed, 160)
     places = [event for event in work.events if len((work.rest(event) or "").strip()) >= WORTH_CHARS]
     places = [event for event in places if event.kind == "key" and len(event.typed) > 1]

@@ -161,10 +161,10 @@ def test_a_text_is_tokenised_once_and_at_the_next_key_only_what_is_new() -> None
 
 def test_what_is_typed_goes_behind_the_prompt_that_the_engine_has() -> None:
     prompter = Prompter(Vocabulary(), "codegemma")
-    first, second, third = prompts(prompter, typed("f("), typed("f(a"), typed("f(a, b"))
+    first, second, third = prompts(prompter, typed("f("), typed("f(a["), typed("f(a[0],"))
     assert first == [BOS, PREFIX, "f(", SUFFIX, ")\n", MIDDLE]
-    assert second == [*first, "a"]
-    assert third == [*first, "a, b"]
+    assert second == [*first, "a["]
+    assert third == [*first, "a[0],"]
 
 
 def test_looking_at_a_prompt_changes_none() -> None:
@@ -175,11 +175,12 @@ def test_looking_at_a_prompt_changes_none() -> None:
     assert prompts(looked, typed("f(a")) == prompts(not_looked, typed("f(a"))
 
 
-def test_after_a_space_the_suffix_is_read_again_and_the_beginning_stays() -> None:
+@pytest.mark.parametrize("text", ["a, ", "a"])
+def test_within_a_token_the_suffix_is_read_again_and_the_beginning_stays(text: str) -> None:
     prompter = Prompter(Vocabulary(), "codegemma")
-    _, second, third = prompts(prompter, typed("f("), typed("f(a, "), typed("f(a, b"))
-    assert second == [BOS, PREFIX, "f(a, ", SUFFIX, ")\n", MIDDLE]
-    assert third == [*second, "b"]
+    _, second, third = prompts(prompter, typed("f("), typed(f"f({text}"), typed(f"f({text}["))
+    assert second == [BOS, PREFIX, f"f({text}", SUFFIX, ")\n", MIDDLE]
+    assert third == [*second, "["]
 
 
 def test_with_the_suffix_first_it_goes_behind_the_prefix() -> None:
@@ -193,7 +194,7 @@ def test_the_beginning_stays_until_the_prompt_is_twice_its_budget_and_what_is_le
     assert trimmed.prefix_chars > 0
     lengths = []
     for count in range(1, 200):
-        ids, _, now = prompter.prompt(typed(LINES + "x" * count))
+        ids, _, now = prompter.prompt(typed(LINES + "(" * count))
         if ids[: len(first)] != first:
             break
         assert now == trimmed

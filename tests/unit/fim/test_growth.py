@@ -58,9 +58,9 @@ def test_without_a_prefix_every_place_would_be_the_same() -> None:
     assert typed_since(Laid(Context("", "\n"), 5, False, False, ()), Context("anything", "\n")) is None
 
 
-def test_a_space_belongs_to_the_next_token() -> None:
-    assert all(map(goes_behind_marker, ("", "a", "(", "\n")))
-    assert not any(map(goes_behind_marker, (" ", "\t", "a ")))
+def test_no_text_of_a_middle_ends_within_a_token() -> None:
+    assert all(map(goes_behind_marker, ("", "(", "a, b)", "\n")))
+    assert not any(map(goes_behind_marker, (" ", "\t", "a ", "a", "(é", "x_", "7")))
 
 
 @given(st.text(max_size=30), st.text(min_size=1, max_size=30), st.text(max_size=30), st.booleans())
