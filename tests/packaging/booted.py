@@ -191,7 +191,9 @@ def made_once(what: str, suite: str, packages: Sequence[str], options: Sequence[
         )
         if made.returncode != 0:
             shutil.rmtree(unfinished, ignore_errors=True)
-            not_run(what, f"mmdebstrap failed: {_last_line(made.stderr)}")
+            # The first error tells of the cause, the last one that there was one.
+            errors = [line for line in made.stderr.splitlines() if line.startswith("E: ")]
+            not_run(what, f"mmdebstrap failed: {errors[0] if errors else _last_line(made.stderr)}")
         unfinished.rename(root)
     return root
 

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 PIUPARTS_S = 1200.0
 
 # Not ours: what debconf and the tools for passwords leave behind in a chroot. Directories end in a slash there.
-THEIRS = ("/var/cache/debconf/tmp.ci/", "/etc/.pwd.lock", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-")
+THEIRS = (
+    "/var/cache/debconf/tmp.ci/",
+    "/etc/.pwd.lock",
+    "/etc/passwd-",
+    "/etc/group-",
+    "/etc/shadow-",
+    "/etc/gshadow-",
+)
 
 
 @pytest.mark.timeout(MAKE_S + BUILD_S + PIUPARTS_S)
