@@ -194,11 +194,11 @@ def test_what_an_evaluation_found_stands_beside_the_model_and_beside_its_variant
         time.sleep(0.05)
     score = {"name": "tasks", "count": 400, "passed": 0.5, "exact": 0.25, "similarity": 0.6, "loops": 0, "median_s": 1}
     appliance.command("evaluations.keep", questions="q.jsonl", sha256="ab", seed=0, limit=None, scores=[score])
-    said = re.compile(r"400 tasks: 50\.0 % ± 2\.5 right, 25\.0 % ± 2\.2 exact · q\.jsonl · .*1\.2\.")
+    said = re.compile(r"Measured with .*1\.2\..* on q\.jsonl: 50\.0 % ± 2\.5 of 400 tasks right, 25\.0 % ± 2\.2 exact")
     sign_in(page, appliance, "models")
     expect(here(page, name)).to_contain_text(said)
     expect(look(page, REPOSITORY).nth(1)).to_contain_text(said)
-    expect(here(page, "rockfill-tiny")).to_contain_text(re.compile(r"1,033 tasks: [\d.]+ % ± [\d.]+ right"))
+    expect(here(page, "rockfill-tiny")).to_contain_text(re.compile(r"[\d.]+ % ± [\d.]+ of 1,033 tasks right"))
     appliance.command("models.use", model=before)
     appliance.command("models.remove", model=name)
 

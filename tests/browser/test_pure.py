@@ -89,13 +89,9 @@ def test_scores_in_words(page: Page, shared: Appliance) -> None:
     tasks = {"name": "tasks", "count": 1033, "passed": 0.281, "exact": 0.215, "similarity": 0.7, "loops": 0}
     lines = {**tasks, "name": "whole lines", "count": 1, "passed": None, "exact": 1}
     results = [{"runtime": "R", "evaluation": {"questions": "Q", "scores": [tasks, lines]}}]
-    assert run(page, shared, "scores.js", "[m.scoreLines(x), m.scoreLines([])]", results) == [
-        [
-            "1,033 tasks: 28.1 % ± 1.4 right, 21.5 % ± 1.3 exact · Q · R",
-            "1 whole lines: 100.0 % ± 0.0 exact · Q · R",
-        ],
-        [],
-    ]
+    said = "28.1 % ± 1.4 of 1,033 tasks right, 21.5 % ± 1.3 exact; 100.0 % ± 0.0 of 1 whole lines exact"
+    lines_of = run(page, shared, "scores.js", "[m.scoreLines(x), m.scoreLines([])]", results)
+    assert lines_of == [[f"Measured with R on Q: {said}"], []]
 
 
 def test_the_pauses_between_attempts_grow_to_a_limit_and_are_spread(page: Page, shared: Appliance) -> None:
