@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import string
 import sys
@@ -26,7 +27,8 @@ import pytest
 from tests.appliance import ScriptedAppliance
 
 CLIENTS = 8
-REQUESTS_EACH = 65
+REQUESTS_EACH = 40
+PAUSE_S = 5.0  # that a client waits for an engine at most; the pauses grow when one fault follows another
 PATIENCE_S = 40.0  # beyond every deadline and backoff below: a request that takes longer has been lost
 
 # Short enough that a run with dozens of hangs ends within the minute, long enough for a worker on a busy machine.
@@ -66,10 +68,8 @@ class ChaoticAppliance(ScriptedAppliance):
         return path.read_text().splitlines()
 
     def files(self) -> list[str]:
-        """What the daemon has open, without the numbers that tell one socket from another.
-
-        The sampler may or may not have looked at the present worker yet; what it reads of an earlier one would count.
-        """
+        """What the daemon has open, without the numbers that tell one socket from another, and without what the
+        sampler reads of the present worker, at which it may not have looked yet."""
         names = []
         of_worker = tuple(f"/proc/{child.pid}/" for child in psutil.Process(self.pid).children())
         for link in Path(f"/proc/{self.pid}/fd").iterdir():
@@ -111,6 +111,14 @@ class Client(threading.Thread):
                 self._tally.served.add(self._number)
             if ending not in ("whole", "left"):
                 time.sleep(0.2)  # as a client does that was told to ask again in a moment
+                if self._number:  # the first one asks again and again, also while the engine waits
+                    self._wait_for_engine()
+
+    def _wait_for_engine(self) -> None:
+        """Else one bad throw of the die would cost all requests: they end at once while the engine waits."""
+        deadline = time.monotonic() + PAUSE_S
+        while self._appliance.request("GET", "/ready").status != 200 and time.monotonic() < deadline:
+            time.sleep(0.1)
 
     def _ask(self, line: str, *, stream: bool, leaves: bool) -> str:
         body: dict[str, Any] = {"prompt": FILLER + line, "max_tokens": 64, "stream": stream}
@@ -161,8 +169,13 @@ class Client(threading.Thread):
 
 
 def at_rest(appliance: ChaoticAppliance) -> tuple[list[str], list[str]]:
-    """The daemon's open files and its tasks once the last client's connection is closed."""
-    daemon, deadline = psutil.Process(appliance.pid), time.monotonic() + 5
+    """The daemon's open files and its tasks once the last client's connection is closed, and the sampler has looked
+    at the present worker instead of an earlier one."""
+    daemon, deadline = psutil.Process(appliance.pid), time.monotonic() + 10
+    earlier = re.compile(rf"/proc/(?!{appliance.pid}/)[0-9]+/")
+    while any(map(earlier.match, appliance.files())) and time.monotonic() < deadline:
+        appliance.command("stats.get")
+        time.sleep(0.1)
     while any(connection.raddr for connection in daemon.net_connections("tcp")) and time.monotonic() < deadline:
         time.sleep(0.01)
     return appliance.files(), appliance.tasks()
@@ -203,9 +216,9 @@ def test_every_request_ends_exactly_once_and_nothing_is_left_whatever_the_worker
         print(dict(tally.endings))
         assert tally.wrong == []
         assert sum(tally.endings.values()) == CLIENTS * REQUESTS_EACH
-        # How many is the machine's and the die's affair: faults in a row cost everybody who asks in the pause.
+        # How many of each is the machine's and the die's affair.
         assert tally.served == set(range(CLIENTS))
-        assert len(faults) > 20
+        assert len(faults) > 5
 
         assert at_rest(appliance) == before
         (worker,) = daemon.children(recursive=True)
