@@ -4,7 +4,7 @@
 # make deb    the Debian packages for amd64 and arm64, in dist/; ARCH=arm64 makes only those
 # make repo   a signed apt repository of them, in dist/apt/; KEY=… names the key that signs, URL=… where it will be
 # make test-deb   all that can be found out about the packages: `make test` and piuparts, arm64 emulated; half an hour
-# make test-deb-vm   the arm64 packages in an emulated arm64 machine with a kernel of its own; an hour
+# make test-deb-vm   the arm64 packages in an emulated arm64 machine with a kernel of its own; half an hour the first time
 # make test-arm64   the RKLLM binding's tests on arm64, emulated; ten minutes
 # make screenshots   every view at two widths, light and dark, into build/screenshots; three of them are the README's
 # make vendor-web   bundles what the page uses of others into web/static/vendor; needs npm, and nobody else does
