@@ -104,7 +104,7 @@ def test_what_is_chosen_is_fetched_then_run_and_whoever_asks_meanwhile_is_told(
     score = {"name": "tasks", "count": 4, "passed": 0.5, "exact": 0, "similarity": 0.5, "loops": 0, "median_s": 1}
     served.command("evaluations.keep", questions="q", sha256="ab", seed=0, limit=None, scores=[score])
     offering = rockfill(offered, served.state_dir, "models", "variants", REPOSITORY)
-    assert "  rockfill-tiny-q8_0.gguf\n    q on llama.cpp" in offering.stdout, offering.stderr
+    assert "Measured: rockfill-tiny-q8_0.gguf\n  q on llama.cpp" in offering.stdout, offering.stderr
     assert "tasks: pass@1 50.0 % ± 25.0" in offering.stdout
     assert served.command("models.show")["name"] == NAME
     served.stop()

@@ -92,7 +92,7 @@ def variants(arguments: argparse.Namespace) -> int:
             print(f"Recommended: {row['file']} ({row['reason']})")
     for row in value["variants"]:
         if row["evaluations"]:
-            print("\n".join(["Measured:", f"  {row['file']}", *(f"    {line}" for line in _measured(row))]))
+            print("\n  ".join([f"Measured: {row['file']}", *_measured(row)]))
     for message in dict.fromkeys(_told(problem) for row in value["variants"] for problem in row["problems"]):
         print(message)
     return 0
