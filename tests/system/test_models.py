@@ -113,9 +113,9 @@ def test_what_is_chosen_is_fetched_then_run_and_whoever_asks_meanwhile_is_told(
 
 
 def test_a_download_goes_on_by_itself_after_a_kill(served: Appliance, offered: HubServer) -> None:
-    offered.slow_down(8 * MIB)
+    offered.slow_down(2 * MIB)
     served.command("models.pull", model=BIG)
-    while download(served, "queued", "fetching")["done_bytes"] < 8 * MIB:
+    while download(served, "queued", "fetching")["done_bytes"] < 4 * MIB:
         time.sleep(0.02)
     served.stop(signal.SIGTERM)  # what has come is written down
     offered.slow_down(0)
@@ -123,7 +123,7 @@ def test_a_download_goes_on_by_itself_after_a_kill(served: Appliance, offered: H
     served.start()
     assert download(served, "done")["name"] == "qwen2.5-coder:0.5b"
     assert served.command("models.verify", model="qwen2.5-coder:0.5b")["ok"]
-    assert offered.sent_bytes() - before < 17 * MIB, "not from the beginning"
+    assert offered.sent_bytes() - before < 21 * MIB, "not from the beginning"
     offered.slow_down(4 * MIB)
     served.command("models.remove", model="qwen2.5-coder:0.5b")
     served.command("models.pull", model=BIG)
@@ -269,7 +269,7 @@ def test_root_leaves_files_that_the_service_can_manage(offered: HubServer, tmp_p
 
 
 def test_a_command_that_holds_the_directory_is_named_to_the_next(offered: HubServer, tmp_path: Path) -> None:
-    offered.slow_down(4 * MIB)
+    offered.slow_down(MIB // 16)  # it lasts for minutes
     state = tmp_path / "state"
     variables = {**environment(), "HF_ENDPOINT": offered.url, "ROCKFILL_STATE_DIR": str(state)}
     command = [sys.executable, "-m", "rockfill", "models", "pull", BIG]
