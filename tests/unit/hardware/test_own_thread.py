@@ -77,7 +77,7 @@ async def test_between_calls_it_never_wakes_up() -> None:
     await asyncio.sleep(1)
     assert voluntary_switches(ran_in) == slept
     assert await thread.call(threading.get_native_id, 5) == ran_in
-    while voluntary_switches(ran_in) == slept:  # until it sleeps again
+    while voluntary_switches(ran_in) == slept:  # noqa: ASYNC110 - until it sleeps again, which is no event
         await asyncio.sleep(0.01)
     thread.close()
 
