@@ -52,8 +52,7 @@ def importable(directory: Path) -> list[Importable]:
         return []
     for path in paths:
         try:
-            weights = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
-            weights = [file for file in weights if file.suffix.lower() in ENGINES]
+            weights = _weights_at(path)
             if len(weights) == 1:
                 found.append(Importable(path, weights[0].stat().st_size))
         except OSError:  # as little to be had as one that is not there
@@ -101,12 +100,16 @@ def bring_in(shelf: Shelf, wish: Import, taken: Mapping[str, Source | None]) -> 
     return name
 
 
+def _weights_at(path: Path) -> list[Path]:
+    """The model files that `path` is or holds."""
+    files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+    return [file for file in files if file.suffix.lower() in ENGINES]
+
+
 def _weights(path: Path) -> Path:
-    if path.suffix.lower() in ENGINES and path.is_file():
-        return path
     if not path.exists():
         raise Problem(Code.FILE_UNREADABLE, f"There is no {path}.")
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in ENGINES) if path.is_dir() else []
+    found = _weights_at(path)
     if len(found) != 1:
         raise Problem(
             Code.INVALID_VALUE,

@@ -315,9 +315,7 @@ def _close(state: State, event: Close) -> Step:
     if state.then is Next.CLOSE:
         return state, told
     assert state.deadline is not None
-    limit = state.deadline.limit
-    closing = state._replace(then=Next.CLOSE, waiters=())
-    return _timed(closing, limit, CLOSING_STOP_S if limit is Limit.STOP else CLOSING_REAP_S), told
+    return _ending(state._replace(then=Next.CLOSE, waiters=()), state.deadline.limit), told
 
 
 # ---- what the child says
@@ -462,7 +460,7 @@ def _deadline_passed(state: State, event: DeadlinePassed) -> Step:
     if limit is Limit.STOP:
         if state.problem is None and _ends_unasked(state):
             state = state._replace(problem=LINK_ENDED)
-        return _timed(state, Limit.REAP, CLOSING_REAP_S if state.then is Next.CLOSE else REAP_S), (Kill(),)
+        return _ending(state, Limit.REAP), (Kill(),)
     if limit is Limit.REAP:
         wedged = ProblemInfo(
             Code.NPU_WEDGED,
@@ -504,9 +502,15 @@ def _stop(state: State, then: Next, problem: ProblemInfo | None = None) -> Step:
     if state.running is not None and problem is not None:
         told = (EndRun(state.running.ticket, problem),)
         state = state._replace(running=None)
-    seconds = CLOSING_STOP_S if then is Next.CLOSE else state.timeouts.stop_s
-    stopping = _timed(state._replace(phase=Phase.STOPPING, then=then), Limit.STOP, seconds)
-    return stopping, (*told, Terminate())
+    return _ending(state._replace(phase=Phase.STOPPING, then=then), Limit.STOP), (*told, Terminate())
+
+
+def _ending(state: State, limit: Limit) -> State:
+    """Give the child as long as it may take to end: by itself (`STOP`), and then from SIGKILL (`REAP`)."""
+    closing = state.then is Next.CLOSE
+    if limit is Limit.STOP:
+        return _timed(state, limit, CLOSING_STOP_S if closing else state.timeouts.stop_s)
+    return _timed(state, limit, CLOSING_REAP_S if closing else REAP_S)
 
 
 def _admit(state: State) -> Step:

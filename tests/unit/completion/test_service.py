@@ -263,8 +263,8 @@ async def test_whoever_wants_the_engine_alone_waits_for_it_and_has_it(
     assert had == ["alone"]
 
 
-async def test_a_pause_ends_the_waiting_for_the_engine_alone(service: CompletionService, script: Script) -> None:
-    task = await begun(service, script)
+async def pause_ends_the_waiting(service: CompletionService) -> None:
+    """Pause while somebody waits for the engine alone, who never has a turn."""
 
     async def alone() -> None:
         async with service.alone():
@@ -276,6 +276,11 @@ async def test_a_pause_ends_the_waiting_for_the_engine_alone(service: Completion
     with pytest.raises(Problem) as caught:
         await asyncio.wait_for(waiting, 5)
     assert (caught.value.code, service.queue_depth) == (Code.ENGINE_PAUSED, 0)
+
+
+async def test_a_pause_ends_the_waiting_for_the_engine_alone(service: CompletionService, script: Script) -> None:
+    task = await begun(service, script)
+    await pause_ends_the_waiting(service)
     with pytest.raises(Problem):
         await task
     service.resume()
@@ -284,17 +289,8 @@ async def test_a_pause_ends_the_waiting_for_the_engine_alone(service: Completion
 
 
 async def test_a_pause_does_not_wait_for_who_has_the_engine_alone(service: CompletionService) -> None:
-    async def alone() -> None:
-        async with service.alone():
-            raise AssertionError("it had its turn")
-
     async with service.alone():
-        waiting = asyncio.create_task(alone())
-        await asyncio.sleep(0)
-        service.pause()
-        with pytest.raises(Problem) as caught:
-            await asyncio.wait_for(waiting, 5)
-        assert (caught.value.code, service.queue_depth) == (Code.ENGINE_PAUSED, 0)
+        await pause_ends_the_waiting(service)
     service.resume()
     assert (await complete(service, request("a")))[0] == "a"
 
