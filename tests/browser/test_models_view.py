@@ -75,7 +75,7 @@ def test_the_licence_is_shown_and_nothing_is_fetched_without_its_acceptance(page
 
 
 def test_a_model_is_fetched_with_progress_cancelled_resumed_used_and_removed(page: Page, stage: Stage) -> None:
-    stage.hub.slow_down(2 * MIB)
+    stage.hub.slow_down(MIB)
     sign_in(page, stage.appliance, "models")
     row = look(page, SMALL).nth(1)
     row.get_by_role("button", name="Fetch").click()
@@ -99,6 +99,25 @@ def test_a_model_is_fetched_with_progress_cancelled_resumed_used_and_removed(pag
     fetched.get_by_role("button", name="Remove…").click()
     page.get_by_role("button", name="Remove it").click()
     expect(fetched).to_have_count(0)
+
+
+def test_an_old_answer_does_not_take_the_place_of_a_newer_one(page: Page, stage: Stage) -> None:
+    lists = answer(page, {"models.list": []})  # answered below, the last one first
+    sign_in(page, stage.appliance, "models")
+    link = page.get_by_role("navigation").get_by_role("link")
+    link.filter(has_text="Board").click()
+    expect(page.locator("#board")).to_be_visible()
+    link.filter(has_text="Models").click()
+    while not (len(lists.asked) >= 2 and page.locator("#models").is_visible()):
+        page.wait_for_timeout(20)
+    first, *_, last = [frame["id"] for frame in lists.asked]
+    now, before = stage.appliance.command("models.list"), {"models": []}
+    lists.tell(last, {"success": True, "result": now})
+    expect(here(page, "rockfill-tiny")).to_be_visible()
+    lists.tell(first, {"success": True, "result": before})
+    page.get_by_role("button", name="Variants of CodeGemma 2B").click()  # what came before that is dealt with
+    expect(page.get_by_role("region", name="Variants").get_by_role("row")).to_have_count(5)
+    expect(here(page, "rockfill-tiny")).to_be_visible()
 
 
 def test_another_model_is_used_and_the_first_one_again(page: Page, stage: Stage) -> None:

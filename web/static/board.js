@@ -5,6 +5,7 @@ import { clocksCard } from "./clocks.js";
 import { doctorCard } from "./doctor.js";
 import { stateWords, unitOf } from "./engine.js";
 import { Columns } from "./figures.js";
+import { newest } from "./newest.js";
 import { actionButton, emptyNote, html, nothing, problemNote } from "./parts.js";
 import { render, repeat } from "./vendor/lit.js";
 import { bytes, celsius, count, hertz, memory, milliseconds, moment, NONE, percent, plural, short, tokensPerSecond } from "./words.js";
@@ -32,6 +33,8 @@ class BoardView {
   #selftest = null;
   #logs = null;
   #inFront = false;
+  #askingFigures = newest();
+  #askingHistory = newest();
 
   constructor(container, appliance) {
     Object.assign(this, { container, appliance });
@@ -65,15 +68,21 @@ class BoardView {
 
   async #loadFigures() {
     const { resolution, lengthS } = this.#span;
+    const isNewest = this.#askingFigures();
     await this.#try(async () => {
       const { columns } = await this.appliance.call("stats.history", { resolution, last_s: lengthS });
+      if (!isNewest()) return;
       this.#columns = new Columns(lengthS);
       this.#columns.replace(columns);
     });
   }
 
   async #loadHistory() {
-    await this.#try(async () => (this.#history = (await this.appliance.call("engine.history")).events.toReversed()));
+    const isNewest = this.#askingHistory();
+    await this.#try(async () => {
+      const { events } = await this.appliance.call("engine.history");
+      if (isNewest()) this.#history = events.toReversed();
+    });
   }
 
   async #loadMachine() {

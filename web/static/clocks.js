@@ -1,5 +1,6 @@
 // The board's clocks: when they are raised, how they stand, what keeps them from it, and giving them back.
 
+import { newest } from "./newest.js";
 import { actionButton, html, nothing, problemNote } from "./parts.js";
 import { live, repeat } from "./vendor/lit.js";
 import { hertz, NONE } from "./words.js";
@@ -18,12 +19,17 @@ export function clocksCard(appliance, changed) {
   let missing = false;
   let timer = 0;
 
+  const asking = newest();
   const load = async () => {
     clearTimeout(timer);
+    const isNewest = asking();
     try {
-      state = await appliance.call("clocks.get");
+      const answer = await appliance.call("clocks.get");
+      if (!isNewest()) return;
+      state = answer;
       problem = null;
     } catch (failure) {
+      if (!isNewest()) return;
       if (failure.code === "unknown_command") missing = true;
       else if (failure.code !== "unreachable") problem = failure;
     }
@@ -32,8 +38,11 @@ export function clocksCard(appliance, changed) {
 
   /** `wish` changes the policy or what is fixed; the answer is how everything stands then. */
   const set = async (wish) => {
+    const isNewest = asking();
     try {
-      state = await appliance.call("clocks.set", { policy: state.policy, fixed_mhz: state.fixed_mhz, ...wish });
+      const answer = await appliance.call("clocks.set", { policy: state.policy, fixed_mhz: state.fixed_mhz, ...wish });
+      if (!isNewest()) return;
+      state = answer;
       problem = null;
     } catch (failure) {
       problem = failure;

@@ -1,6 +1,7 @@
 // Models: what is here, what is on its way, what there is to be had and how it would run on this machine.
 
 import { downloadsCard } from "./downloads.js";
+import { newest } from "./newest.js";
 import { actionButton, emptyNote, html, nothing, openDialog, problemNote } from "./parts.js";
 import { runtimesCard } from "./runtimes.js";
 import { scoreLines } from "./scores.js";
@@ -25,6 +26,7 @@ class ModelsView {
   #importable = { directory: "", found: [] };
   #importProblem = null;
   #inFront = false;
+  #asking = newest();
 
   constructor(container, appliance) {
     Object.assign(this, { container, appliance });
@@ -56,15 +58,17 @@ class ModelsView {
   }
 
   async load() {
+    const isNewest = this.#asking();
     try {
       const asked = ["models.list", "models.catalogue", "models.importable"].map((type) => this.appliance.call(type));
       const [{ models }, { models: catalogue }, importable] = await Promise.all(asked);
+      if (!isNewest()) return;
       this.#models = models;
       this.#importable = importable;
       this.#catalogue = catalogue;
       this.#problem = null;
     } catch (problem) {
-      if (problem.code !== "unreachable") this.#problem = problem;
+      if (isNewest() && problem.code !== "unreachable") this.#problem = problem;
     }
     this.draw();
     this.runtimes.load();

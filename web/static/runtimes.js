@@ -1,6 +1,7 @@
 // Rockchip's runtimes for the NPU: which are here, which is used and why, and which may be fetched.
 
 import { hubLogin } from "./fetching.js";
+import { newest } from "./newest.js";
 import { actionButton, emptyNote, html, nothing, openDialog, problemNote } from "./parts.js";
 import { render, repeat } from "./vendor/lit.js";
 
@@ -12,12 +13,16 @@ export function runtimesCard(appliance, changed) {
   let problem = null;
   let account = null;
 
+  const asking = newest();
   const load = async () => {
+    const isNewest = asking();
     try {
-      [state, hub] = await Promise.all([appliance.call("runtimes.list"), appliance.call("hub.get")]);
+      const answers = await Promise.all([appliance.call("runtimes.list"), appliance.call("hub.get")]);
+      if (!isNewest()) return;
+      [state, hub] = answers;
       problem = null;
     } catch (failure) {
-      if (failure.code !== "unreachable") problem = failure;
+      if (isNewest() && failure.code !== "unreachable") problem = failure;
     }
     changed();
   };

@@ -1,5 +1,6 @@
 // Tokens for others: each with a name and with what it is good for; shown once, when it is made.
 
+import { newest } from "./newest.js";
 import { actionButton, emptyNote, html, nothing, openDialog, problemNote, snippet } from "./parts.js";
 import { render, repeat } from "./vendor/lit.js";
 import { moment } from "./words.js";
@@ -17,12 +18,16 @@ export function tokensCard(appliance, changed) {
   let made = null;
   let problem = null;
 
+  const asking = newest();
   const load = async () => {
+    const isNewest = asking();
     try {
-      ({ tokens } = await appliance.call("tokens.list"));
+      const answer = await appliance.call("tokens.list");
+      if (!isNewest()) return;
+      ({ tokens } = answer);
       problem = null;
     } catch (failure) {
-      if (failure.code !== "unreachable") problem = failure;
+      if (isNewest() && failure.code !== "unreachable") problem = failure;
     }
     changed();
   };

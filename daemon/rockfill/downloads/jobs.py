@@ -196,8 +196,6 @@ class Downloads:
 
     async def _forget(self, job_id: str) -> None:
         async with self._changing:
-            if self.find(job_id).state == "done" and job_id in self._ended:  # note is still being taken of it
-                await asyncio.shield(self._ended[job_id])
             await self._cancel(job_id)
             plan = self._plans[job_id]
             if self._jobs[job_id].state != "done":
@@ -266,10 +264,6 @@ class Downloads:
             error = self._current.exception()
             if error is None:
                 self._done(plan)
-                self._current = asyncio.create_task(self._take_note(plan), name=f"take note of {job_id}")
-                await asyncio.wait([self._current])
-                error = self._current.exception()
-            if error is None:
                 self._bus.publish(Event(Topic.EVENTS, "download.finished", self._jobs[job_id].value()))
             elif isinstance(error, Problem):
                 self._failed(plan, error.info)
@@ -304,12 +298,18 @@ class Downloads:
                     here = await asyncio.to_thread(_size_bytes, directory / file.name)
                 done_before += here or 0
                 self._note(plan.slug, pace, done_before)
-        publishing = asyncio.create_task(asyncio.to_thread(_publish_files, shelf, plan, directory))
+        finishing = asyncio.create_task(self._finish(shelf, plan, directory), name=f"finish {plan.slug}")
         try:
-            await asyncio.shield(publishing)
+            await asyncio.shield(finishing)
         except asyncio.CancelledError:  # too late: it takes its place all the same
-            await asyncio.wait([publishing])
-            publishing.result()
+            await asyncio.wait([finishing])
+            finishing.result()
+
+    async def _finish(self, shelf: Shelf, plan: Plan, directory: Path) -> None:
+        """Give what has come its place. Whoever hears that it is done finds it there, so that is told afterwards."""
+        await asyncio.to_thread(_publish_files, shelf, plan, directory)
+        if self._installed is not None:
+            await self._installed(plan)
 
     def _note(self, job_id: str, pace: _Pace, done_bytes: int) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -331,10 +331,6 @@ class Downloads:
         self._set(
             plan.slug, state="done", done_bytes=total, total_bytes=total, bytes_per_second=None, seconds_left=None
         )
-
-    async def _take_note(self, plan: Plan) -> None:
-        if self._installed is not None:
-            await self._installed(plan)
 
     def _failed(self, plan: Plan, problem: ProblemInfo) -> None:
         log.warning("fetching %s failed: %s", plan.name, problem.message)

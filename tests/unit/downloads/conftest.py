@@ -41,6 +41,7 @@ class Place:
     system: tuple[Path, ...] = ()
     events: list[Event] = field(default_factory=list)
     arrived: list[Target] = field(default_factory=list)
+    bus: Bus = field(init=False)
     downloads: Downloads = field(init=False)
     models: ModelStore = field(init=False)
     runtimes: RuntimeLibrary = field(init=False)
@@ -50,12 +51,12 @@ class Place:
         self.open()
 
     def open(self) -> None:
-        bus = Bus()
-        bus.subscribe(self.events.append)
+        self.bus = Bus()
+        self.bus.subscribe(self.events.append)
         shelves = {kind: Shelf(self.state.path / f"{kind}s") for kind in ("model", "runtime")}
         self.models = ModelStore([self.state.path / "models"])
         hub = Hub(self.hub.url, lambda: self.token, self.state.path / "hub-cache")
-        self.downloads = Downloads(shelves, self._transfer, bus, installed=self._installed)
+        self.downloads = Downloads(shelves, self._transfer, self.bus, installed=self._installed)
         self.runtimes = RuntimeLibrary(
             shelves["runtime"],
             self.downloads,

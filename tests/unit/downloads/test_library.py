@@ -25,6 +25,7 @@ from tests.fakes.hub import FileSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rockfill.bus import Event
     from tests.fakes.hub import HubServer
     from tests.unit.downloads.conftest import Place
 
@@ -300,6 +301,21 @@ async def test_what_takes_its_place_when_it_is_cancelled_has_come(
     assert [target.name for target in place.models.targets] == [job.name]
     working.cancel()
     await asyncio.wait([working])
+
+
+async def test_whoever_hears_that_it_is_done_finds_the_model(place: Place) -> None:
+    place.board = CPU
+    found: list[tuple[str, list[str]]] = []
+
+    def heard(event: Event) -> None:
+        here = [target.name for target in place.models.targets]
+        found.extend((job["state"], here) for job in event.value.get("downloads", []))
+
+    place.bus.subscribe(heard)
+    job = (await place.library.pull(Request(GGUF, use=True))).job
+    assert job is not None
+    await place.work()
+    assert [here for state, here in found if state == "done"] == [[job.name]]
 
 
 async def test_whoever_cancels_and_goes_away_ends_the_download_and_no_more(place: Place, hub: HubServer) -> None:
