@@ -111,10 +111,9 @@ def test_an_old_answer_does_not_take_the_place_of_a_newer_one(page: Page, stage:
     while not (len(lists.asked) >= 2 and page.locator("#models").is_visible()):
         page.wait_for_timeout(20)
     first, *_, last = [frame["id"] for frame in lists.asked]
-    now, before = stage.appliance.command("models.list"), {"models": []}
-    lists.tell(last, {"success": True, "result": now})
+    lists.tell(last, {"success": True, "result": stage.appliance.command("models.list")})
     expect(here(page, "rockfill-tiny")).to_be_visible()
-    lists.tell(first, {"success": True, "result": before})
+    lists.tell(first, {"success": True, "result": {"models": []}})
     page.get_by_role("button", name="Variants of CodeGemma 2B").click()  # what came before that is dealt with
     expect(page.get_by_role("region", name="Variants").get_by_role("row")).to_have_count(5)
     expect(here(page, "rockfill-tiny")).to_be_visible()
