@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent
-START_S = 20.0
+START_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Appliance:
         """`launcher` replaces ``python -m rockfill``; it takes the same arguments. `variables` are added to its
         environment."""
         self.state_dir = state_dir
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.arguments = list(arguments)
         self._launcher = list(launcher or (sys.executable, "-m", "rockfill"))
@@ -123,7 +125,7 @@ class Appliance:
         if token is not None:
             request.add_header("Authorization", f"Bearer {token or self.token}")
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=START_S) as response:
                 return Answer(response.status, dict(response.headers), response.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -159,11 +161,16 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT / "daemon"), "PYTHONUNBUFFERED": "1"}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port() -> int:
+    """A loopback port for a listener that is started later, and perhaps again and again.
+
+    None that Linux gives to connections (from 32768 on, ip_local_port_range): anybody's could have taken it meanwhile.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_768)  # hypothesis sets the other generator's seed
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class ScriptedAppliance(Appliance):

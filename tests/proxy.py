@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.appliance import ROOT, ScriptedAppliance
+from tests.appliance import ROOT, START_S, ScriptedAppliance, free_port
 from tests.not_run import not_run
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def nginx(folder: Path, appliance: Appliance, name: str = NAME) -> Iterator[tupl
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         not_run("nginx", "it is not installed")
-    port = _free_port()
+    port = free_port()
     made = certificate(folder, name)
     text = EXAMPLE.read_text()
     for there, here in (
@@ -81,7 +81,7 @@ def nginx(folder: Path, appliance: Appliance, name: str = NAME) -> Iterator[tupl
     (folder / "nginx.conf").write_text(MAIN.format(folder=folder))
     process = subprocess.Popen([program, "-p", folder, "-c", folder / "nginx.conf"])
     try:
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + START_S
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -94,10 +94,3 @@ def nginx(folder: Path, appliance: Appliance, name: str = NAME) -> Iterator[tupl
     finally:
         process.terminate()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

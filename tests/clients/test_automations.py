@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ import jinja2
 import pytest
 import yaml
 
-from tests.appliance import ROOT, ScriptedAppliance, environment
+from tests.appliance import ROOT, ScriptedAppliance, environment, free_port
 from tests.not_run import not_run
 
 if TYPE_CHECKING:
@@ -243,10 +242,3 @@ def test_node_red(board: ScriptedAppliance, tmp_path: Path) -> None:
     finally:
         program.terminate()
         program.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.appliance import _free_port
+from tests.appliance import free_port
 from tests.not_run import not_run
 from tests.packaging import arm64, readme
 from tests.packaging.installed import ANSWERS, Service, paths_on
@@ -139,7 +139,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine
         system = folder / "system"
         shutil.copyfile(_packed(root), system)
         _pack(_added(folder / "added", key.with_suffix(".pub").read_text()), system)
-        ports = {SHELL_PORT: _free_port(), 8012: _free_port()}
+        ports = {SHELL_PORT: free_port(), 8012: free_port()}
         forwarded = "".join(f",hostfwd=tcp:127.0.0.1:{ours}-{ADDRESS}:{its}" for its, ours in ports.items())
         command = ["qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a76", "-smp", "2"]
         command += ["-accel", "tcg,thread=multi", "-m", str(MEMORY_MIB), "-nodefaults", "-display", "none"]

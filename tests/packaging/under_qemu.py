@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.appliance import _free_port
+from tests.appliance import free_port
 from tests.packaging import arm64
 from tests.packaging.packages import built
 
@@ -88,7 +88,7 @@ def _ask(port: int, method: str, path: str, token: str, body: object = None) -> 
 
 @pytest.mark.timeout(arm64.MAKE_S + INSTALL_S + START_S)
 def test_the_arm64_packages_install_and_complete(root: Path, tmp_path: Path) -> None:
-    folder, port = tmp_path / "folder", _free_port()
+    folder, port = tmp_path / "folder", free_port()
     folder.mkdir()
     folder.chmod(0o755)
     for package in built("arm64").values():
