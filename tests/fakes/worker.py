@@ -8,6 +8,9 @@ The "model" is a JSON file that is read again at each run, so that a running wor
     tokens      how many tokens it is cut into (default: one a character)
     load_s      how long a load takes
     prefill_s   before the first token; token_s: before each
+    holds       {"before": N, "while": path}: token N waits while that file exists, or until an abort; PATH.reached is
+                there once one waits
+    decode_s    how long it says that its tokens took
     tells_prefilled   false: not how much of a prompt was read; reuses_prefix: what it says of itself
     deaf        an abort is heard only so many seconds later
     fault       {"when": "load" | "prefill" | N (before token N), "what": one of FAULTS}
@@ -91,6 +94,7 @@ class FakeSession:
         if not aborted():
             self._wait(script.get("prefill_s", 0), script)
         for part in parts:
+            self._hold(said, script, aborted)
             if aborted():
                 finish = "aborted"
                 break
@@ -104,7 +108,7 @@ class FakeSession:
         first = first if first is not None else ended
         told = script.get("tells_prefilled", True)
         prefilled, reused = (len(prompt_ids), 0) if told else (None, None)
-        return Run(finish, said, prefilled, reused, first - started, ended - first)
+        return Run(finish, said, prefilled, reused, first - started, script.get("decode_s", ended - first))
 
     def abort(self) -> None:
         self._hurry.set()
@@ -119,6 +123,16 @@ class FakeSession:
     def _wait(self, seconds: float, script: dict[str, Any]) -> None:
         if seconds and self._hurry.wait(seconds):
             time.sleep(script.get("deaf", 0))
+
+    def _hold(self, said: int, script: dict[str, Any], aborted: Callable[[], bool]) -> None:
+        holds = script.get("holds")
+        if not holds or holds["before"] != said:
+            return
+        gate = Path(holds["while"])
+        if gate.exists():
+            gate.with_suffix(".reached").touch()
+        while gate.exists() and not aborted():
+            time.sleep(0.005)
 
     def _misbehave(self, when: str | int) -> None:
         script = self._script()

@@ -8,6 +8,7 @@ from tests.appliance import ScriptedAppliance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -18,3 +19,11 @@ def speaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedAppli
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """A file that is there until the test removes it: for what a script ``holds`` meanwhile (`fakes/worker.py`)."""
+    path = tmp_path / "held"
+    path.touch()
+    return path
