@@ -12,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from rockfill.engine import machine
 from rockfill.engine.events import Timeouts
 from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
@@ -29,16 +32,17 @@ WORKER = (sys.executable, "-P", str(FAKES / "worker.py"))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'daemon'}{os.pathsep}{ROOT}"}
 
 # Beyond a unit test's own limit, so that no deadline passes but the one that a test shortens.
+PATIENCE_S = 600
 PATIENT = Timeouts(
-    hello_s=60,
-    load_s=60,
-    accepted_s=60,
-    first_token_s=60,
-    token_gap_s=60,
-    abort_s=60,
-    stop_s=60,
-    ping_s=60,
-    pong_s=60,
+    hello_s=PATIENCE_S,
+    load_s=PATIENCE_S,
+    accepted_s=PATIENCE_S,
+    first_token_s=PATIENCE_S,
+    token_gap_s=PATIENCE_S,
+    abort_s=PATIENCE_S,
+    stop_s=PATIENCE_S,
+    ping_s=PATIENCE_S,
+    pong_s=PATIENCE_S,
     idle_unload_s=0,
 )
 
@@ -91,9 +95,16 @@ class Engine:
 
 @asynccontextmanager
 async def engine(
-    argv: Sequence[str] = WORKER, timeouts: Timeouts = PATIENT, *, spawn: Spawner | None = None
+    argv: Sequence[str] = WORKER,
+    timeouts: Timeouts = PATIENT,
+    *,
+    spawn: Spawner | None = None,
+    linger_s: float = PATIENCE_S,
 ) -> AsyncIterator[Engine]:
-    """A supervisor whose workers are started with `argv`, or by `spawn`; closed, its worker gone, at the end."""
+    """A supervisor whose workers are started with `argv`, or by `spawn`; closed, its worker gone, at the end.
+
+    How long an ending worker may take beyond `timeouts` is as long as the machine needs, and `linger_s` after its link.
+    """
 
     def changed(snapshot: EngineSnapshot) -> None:
         running.snapshots.append(snapshot)
@@ -105,12 +116,15 @@ async def engine(
 
     supervisor = Supervisor(spawn or partial(_spawn, argv), timeouts, changed=changed, printed=printed)
     running = Engine(supervisor, [])
-    task = asyncio.create_task(running.supervisor.run())
-    try:
-        yield running
-    finally:
-        running.supervisor.close()
-        await task
+    with pytest.MonkeyPatch.context() as patient:
+        patient.setattr(machine, "LINGER_S", linger_s)
+        patient.setattr(machine, "CLOSING_REAP_S", PATIENCE_S)
+        task = asyncio.create_task(running.supervisor.run())
+        try:
+            yield running
+        finally:
+            running.supervisor.close()
+            await task
 
 
 async def _spawn(argv: Sequence[str], listener: Listener) -> Child:

@@ -12,7 +12,7 @@ The "model" is a JSON file that is read again at each run, so that a running wor
                 there once one waits
     decode_s    how long it says that its tokens took
     tells_prefilled   false: not how much of a prompt was read; reuses_prefix: what it says of itself
-    deaf        an abort is heard only so many seconds later
+    deaf        an abort is heard only so many seconds later; waits: a line printed once that is so of every abort
     fault       {"when": "load" | "prefill" | N (before token N), "what": one of FAULTS}
     once        a path: the fault happens only while this file exists, and removes it
 """
@@ -98,6 +98,8 @@ class FakeSession:
             if aborted():
                 finish = "aborted"
                 break
+            if said == 0 and "waits" in script:
+                print(script["waits"], flush=True)
             self._misbehave(said)
             self._wait(script.get("token_s", 0), script)
             if first is None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rockfill import worker
 from rockfill.link.codec import daemon_side
 from rockfill.link.messages import Done, Pong, ToDaemon, Token
 from rockfill.session import Run
-from rockfill.worker import COALESCE_S, Channel
+from rockfill.worker import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,10 @@ def test_a_first_text_goes_out_at_once(ends: tuple[Channel, Reader]) -> None:
     assert reader.until(Token) == [Token(1, "a", 1)]
 
 
-def test_texts_that_come_together_travel_together_and_none_is_lost(ends: tuple[Channel, Reader]) -> None:
+def test_texts_that_come_together_travel_together_and_none_is_lost(
+    ends: tuple[Channel, Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "COALESCE_S", 30)  # on a busy machine a thousand of them need not be together
     channel, reader = ends
     for number in range(1000):
         channel.text(1, f"{number} ", 2)
@@ -62,15 +66,17 @@ def test_texts_that_come_together_travel_together_and_none_is_lost(ends: tuple[C
     messages = reader.until(Done)
     assert texts(messages) == "".join(f"{number} " for number in range(1000))
     assert sum(message.tokens for message in messages if isinstance(message, Token)) == 2000
-    assert len(messages) < 500
-    assert messages[-1] == Done(1, RUN)
+    assert [type(message) for message in messages] == [Token, Token, Done]
 
 
 def test_a_text_that_nothing_follows_is_not_kept(ends: tuple[Channel, Reader]) -> None:
     channel, reader = ends
     channel.text(1, "a", 1)
     channel.text(1, "b", 1)
-    assert texts(reader.until(Token) + ([] if COALESCE_S == 0 else reader.until(Token))) == "ab"
+    messages: list[ToDaemon] = []
+    while texts(messages) != "ab":
+        messages += reader.until(Token)
+    assert len(messages) <= 2
 
 
 def test_a_message_comes_after_the_text_before_it_and_before_the_text_after_it(ends: tuple[Channel, Reader]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -311,25 +312,52 @@ def test_a_missing_permission_is_told_with_what_grants_it(
     in_jumps(tree, state, scenario)
 
 
-async def test_a_write_that_hangs_is_a_problem_and_neither_loop_nor_end_wait_for_it(
+DDR_GOVERNOR = "sys/class/devfreq/dmc/governor"
+
+
+class Watched(ClockFiles):
+    """Notes where each thread is."""
+
+    at: ClassVar[dict[threading.Thread | None, str]] = {}
+
+    def read(self, file: str) -> str | None:
+        self.at[threading.current_thread()] = file
+        return super().read(file)
+
+    def write(self, file: str, value: str) -> None:
+        self.at[threading.current_thread()] = file
+        super().write(file, value)
+
+
+def test_a_write_that_hangs_is_a_problem_and_neither_loop_nor_end_wait_for_it(
     root: Path, state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A FIFO that nobody reads keeps whoever opens it for writing."""
-    monkeypatch.setattr(service, "APPLY_TIMEOUT_S", 0.3)
+    for module in (service, sys.modules[__name__]):
+        monkeypatch.setattr(module, "ClockFiles", Watched)
     tree = armbian_vendor(root)
-    fifo = root / "sys/class/devfreq/dmc/governor"
-    board = Board(tree, state, Clocks())
-    task = asyncio.create_task(board.clocks.run())
-    await asyncio.sleep(0.1)
-    fifo.unlink()
-    os.mkfifo(fifo)
-    await board.engine(Phase.BUSY)
-    with pytest.raises(Problem) as raised:
-        await board.clocks.clocks()
-    assert raised.value.code is Code.CLOCKS_STUCK
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    fifo = root / DDR_GOVERNOR
+
+    async def run(loop: JumpingLoop) -> None:
+        board = Board(tree, state, Clocks())
+        clocks = board.clocks._thread
+        loop.busy = lambda: (
+            clocks._turn.locked() and not (fifo.is_fifo() and Watched.at.get(clocks._thread) == DDR_GOVERNOR)
+        )
+        task = asyncio.create_task(board.clocks.run())
+        await asyncio.sleep(1)
+        fifo.unlink()
+        os.mkfifo(fifo)
+        await board.engine(Phase.BUSY)
+        with pytest.raises(Problem) as raised:
+            await board.clocks.clocks()
+        assert raised.value.code is Code.CLOCKS_STUCK
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    with contextlib.closing(JumpingLoop()) as loop:
+        loop.run_until_complete(run(loop))
     hanging = [thread for thread in threading.enumerate() if thread.name == "clocks"]
     assert hanging
     for _ in hanging:  # let them go

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rockfill.downloads.jobs import Job
     from rockfill.downloads.plan import Plan
 
-QUICK = Patience(attempts=2, first_pause_s=0.001, longest_pause_s=0.01, silence_s=2)
+QUICK = Patience(attempts=2, first_pause_s=0.001, longest_pause_s=0.01)
 
 
 @dataclass

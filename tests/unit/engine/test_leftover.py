@@ -34,7 +34,10 @@ async def of(process: subprocess.Popen[bytes]) -> Leftover:
     return known
 
 
-async def test_one_that_is_still_there_is_ended(sleeper: subprocess.Popen[bytes]) -> None:
+async def test_one_that_is_still_there_is_ended(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftover, "GONE_S", 60)  # however slow the machine is
     await (await of(sleeper)).end()  # though nobody has waited for it yet
     assert await asyncio.to_thread(Leftover.of, sleeper.pid) is None
     assert sleeper.wait() == -signal.SIGKILL

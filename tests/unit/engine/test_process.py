@@ -17,7 +17,7 @@ import pytest
 
 from rockfill.engine.process import JOURNAL_LINES_PER_S, KEPT_LINES, LINE_BYTES, Child, explain
 from rockfill.errors import Code, Problem, ProblemInfo
-from rockfill.link.messages import Done, Generate, Hello, Load, Loaded
+from rockfill.link.messages import Done, Generate, Hello, Load, Loaded, Ping
 from tests.engines import ENVIRONMENT, WORKER, Script, rogue
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Ear:
 
     def printed(self, line: str) -> None:
         self.lines.append(line)
+        self._news.set()
 
     def _note(self, what: ToDaemon | str) -> None:
         assert self.end is None or what == "exited", "heard after the end"
@@ -57,6 +58,11 @@ class Ear:
 
     async def hears(self, what: type | str) -> None:
         while not any(note == what or (isinstance(what, type) and isinstance(note, what)) for note in self.heard):
+            self._news.clear()
+            await self._news.wait()
+
+    async def prints(self, line: str) -> None:
+        while line not in self.lines:
             self._news.clear()
             await self._news.wait()
 
@@ -125,8 +131,19 @@ async def test_an_end_is_explained_by_its_status_and_last_words(
     assert ear.heard[-1] == "exited"
 
 
+FLOOD = """
+import os, sys
+print(*range(1, 1001), sep="\\n", flush=True)  # one write, so that they come within one second on any machine
+os.read(int(sys.argv[1]), 1)
+print("done")
+"""
+
+
 async def test_lines_are_told_as_they_come_and_of_a_flood_how_many_were_not() -> None:
-    _, ear = await spawned(shell("seq 1000; sleep 1.1; echo done"))
+    child, ear = await spawned((sys.executable, "-c", FLOOD))
+    await ear.prints(str(JOURNAL_LINES_PER_S))
+    await asyncio.sleep(1)
+    child.send(Ping(0))
     await ear.hears("exited")
     assert ear.lines[: JOURNAL_LINES_PER_S + 1] == [str(number) for number in range(1, JOURNAL_LINES_PER_S + 1)] + [
         f"… {1000 - JOURNAL_LINES_PER_S} more lines in that second"
@@ -247,7 +264,7 @@ def test_a_worker_dies_with_its_daemon(link: str) -> None:
         worker = os.pidfd_open(worker_pid)
         try:
             daemon.kill()
-            gone, _, _ = select.select([worker], [], [], 1)
+            gone, _, _ = select.select([worker], [], [], 30)
         finally:
             if holder_pid:
                 os.kill(holder_pid, signal.SIGKILL)

@@ -18,7 +18,7 @@ from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.link.messages import Done, Generate, Tokenized
 from rockfill.session import Run
 from rockfill.snapshots import Phase, Target
-from tests.engines import ENVIRONMENT, PATIENT, WORKER, Engine, Script, engine, rogue
+from tests.engines import ENVIRONMENT, PATIENCE_S, PATIENT, WORKER, Engine, Script, engine, rogue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -289,11 +289,10 @@ async def test_a_worker_that_does_not_take_up_a_request_is_found(script: Script)
 
 
 async def test_a_worker_that_does_not_heed_an_abort_is_found(script: Script) -> None:
-    script.says(text="x" * 100, token_s=60, deaf=60, prints="it begins")
+    script.says(text="x" * 100, token_s=60, deaf=60, waits="it waits")
     async with engine(timeouts=replace(PATIENT, first_token_s=1, abort_s=SECONDS)) as running:
         generation = running.supervisor.submit(script.target, request("a"))
-        await running.hears("it begins")
-        await asyncio.sleep(0.2)  # an abort before its first wait would still be heeded
+        await running.hears("it waits")
         generation.cancel()
         assert (await ending(generation))[1].code is Code.ENGINE_HUNG
 
@@ -346,7 +345,8 @@ async def test_a_stopped_worker_is_killed_at_the_end(script: Script) -> None:
     ],
 )
 async def test_every_broken_rule_ends_in_its_problem(mode: str, code: Code, says: str) -> None:
-    async with engine(rogue(mode), replace(PATIENT, hello_s=SECONDS if mode == "silent" else 60)) as running:
+    timeouts = replace(PATIENT, hello_s=SECONDS) if mode == "silent" else PATIENT
+    async with engine(rogue(mode), timeouts, linger_s=SECONDS if mode == "deaf" else PATIENCE_S) as running:
         problem = await failure_to_load(running, ROGUE)
     assert problem.code is code
     assert says in problem.message

@@ -27,7 +27,9 @@ FILE = "model.rkllm"
 SPEC = FileSpec(size_bytes=3 * MIB + 123, start=99)
 RIGHT = Content(SPEC.length, SPEC.sha256())
 MOST_HELD_BYTES = MIB  # see transfer.BUFFER_BYTES
-QUICK = Patience(attempts=4, first_pause_s=0.001, longest_pause_s=0.01, silence_s=0.5)
+QUICK = Patience(attempts=4, first_pause_s=0.001, longest_pause_s=0.01)
+# Of a server that is to be taken for silent only once it is: a busy machine answers late.
+IMPATIENT = replace(QUICK, silence_s=1)
 
 
 async def fetch(
@@ -99,7 +101,7 @@ async def test_a_connection_that_ends_early_is_gone_on_with(
     hub: HubServer, target: Path, what: str, after_bytes: int
 ) -> None:
     hub.fail(what, after_bytes=after_bytes)
-    await fetch(hub, target)
+    await fetch(hub, target, patience=IMPATIENT if what == "stall" else QUICK)
     assert is_right(target)
     assert names(target) == {FILE}
     # A reset may take with it all that was sent and not read, an end what the HTTP library held.
@@ -166,7 +168,8 @@ async def test_an_expired_signature_is_asked_for_again_at_the_hub(hub: HubServer
 )
 async def test_what_does_not_pass_is_told(hub: HubServer, target: Path, fault: dict[str, Any], code: Code) -> None:
     hub.fail(**fault)
-    await refused(code, hub, target, patience=replace(QUICK, silence_s=0.1))
+    stalls = fault["what"] == "stall"
+    await refused(code, hub, target, patience=replace(QUICK, silence_s=0.1) if stalls else QUICK)
 
 
 async def test_a_server_without_ranges_begins_anew_and_we_do_not(hub: HubServer, target: Path) -> None:
@@ -301,15 +304,15 @@ def wait_for_bytes(path: Path, size_bytes: int) -> None:
 
 
 async def test_cancelling_keeps_all_that_came(hub: HubServer, target: Path) -> None:
-    hub.slow_down(4 * MIB)
+    hub.fail("stall", after_bytes=2 * MIB)
     fetching = asyncio.create_task(fetch(hub, target))
     part = target.with_name(f"{FILE}.part")
-    await asyncio.to_thread(wait_for_bytes, part, MIB // 2)
+    await asyncio.to_thread(wait_for_bytes, part, MIB)
     fetching.cancel()
     await asyncio.wait([fetching])
     assert fetching.cancelled()
     kept = part.stat().st_size
-    hub.slow_down(0)
+    assert kept >= MIB
     hub.forget()
     await fetch(hub, target)
     assert is_right(target)
@@ -399,10 +402,11 @@ async def test_a_limit_spreads_what_passes(monkeypatch: pytest.MonkeyPatch) -> N
         slept.append(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1000.0)  # no time passes meanwhile
     limit = Limit(1000.0)
     for _ in range(3):
         await limit.pass_(500)
-    assert slept == pytest.approx([0.5, 1.0, 1.5], abs=0.1)  # no time passes meanwhile
+    assert slept == pytest.approx([0.5, 1.0, 1.5])
     slept.clear()
     await Limit(0).pass_(10**9)
     assert slept == []
