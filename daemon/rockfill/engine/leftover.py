@@ -21,7 +21,7 @@ from rockfill.hardware.process import started_ticks
 if TYPE_CHECKING:
     from typing import Self
 
-GONE_S = 1.0  # an ordinary one has got its SIGKILL by the death of its daemon already
+GONE_S = 5.0  # an ordinary one has got its SIGKILL by the death of its daemon already, and needs milliseconds
 POLL_S = 0.01
 
 

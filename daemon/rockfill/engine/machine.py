@@ -406,7 +406,7 @@ def _link_lost(state: State, event: LinkLost) -> Step:
 def _exited(state: State, event: Exited) -> Step:
     """The child is gone. A job that was still in it ends now, with whatever explains the exit."""
     problem = event.problem
-    if state.problem is not None and _ends_unasked(state):
+    if state.problem is not None and _ends_unasked(state) and not _was_only_slow_to_end(state, problem):
         # It was ended for that; the exit status only tells of our own signal, its last words may tell more.
         problem = _with_last_lines(state.problem, event.problem)
     told: tuple[Effect, ...] = ()
@@ -564,6 +564,11 @@ def _is_wedged(state: State) -> bool:
 def _ends_unasked(state: State) -> bool:
     """Whether nobody asked the stopping child to go, or its job is still to be told why."""
     return state.then in (Next.FAIL, Next.RETRY) or (state.then is not None and state.running is not None)
+
+
+def _was_only_slow_to_end(state: State, exit_: ProblemInfo) -> bool:
+    """Whether a worker that had ended its link went by itself, if later than it should: then its exit says why."""
+    return state.problem == LINK_ENDED and (exit_.detail or {}).get("exit_status", -9) != -9
 
 
 def _awaits(state: State, limit: Limit) -> bool:

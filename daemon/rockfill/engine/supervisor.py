@@ -35,6 +35,9 @@ MEASURABLE_DECODED_TOKENS = 8
 
 JOURNAL_LINES = 10
 
+# A deadline noticed so much too late says little of the worker: the event loop stood still, or the whole machine.
+LATE_S = 0.2
+
 # What the daemon adds to a worker's problems. A worker that says such a thing itself, in whatever shape, is not heard.
 TOLD_BY_DAEMON = frozenset({"exit_status", "last_lines"})
 
@@ -145,6 +148,7 @@ class Supervisor:
         self._queue: asyncio.Queue[ev.Event | asyncio.Future[None]] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
         self._armed: machine.Deadline | None = None
+        self._prolonged: machine.Deadline | None = None
         self._child: Child | None = None
         self._earlier_lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._earlier_lines_total = 0
@@ -367,10 +371,15 @@ class Supervisor:
             left_s = self._answered_at_s + deadline.seconds - loop.time()
         else:
             left_s = 0.0
+        late_s = loop.time() - self._timer.when() if self._timer is not None else 0.0
+        if late_s > LATE_S and deadline is not self._prolonged:
+            # Once only, or a machine that is always late would find no hang.
+            self._prolonged, left_s = deadline, max(left_s, late_s)
         if left_s > 0:
             self._timer = loop.call_later(left_s, self._expire, deadline)
             return
-        self._queue.put_nowait(ev.DeadlinePassed(deadline.serial))
+        # Behind what the worker said in this turn of the loop, which is put into the queue at its end.
+        loop.call_soon(self._queue.put_nowait, ev.DeadlinePassed(deadline.serial))
 
     def _publish(self) -> None:
         state = self._state

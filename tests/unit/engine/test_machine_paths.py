@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rockfill.engine.events import (
@@ -147,6 +149,13 @@ def test_a_crash_is_explained_by_the_exit() -> None:
 def test_a_worker_whose_link_ended_has_a_moment_to_end_itself() -> None:
     assert LINK_GONE.deadline is not None
     assert (LINK_GONE.deadline.limit, LINK_GONE.deadline.seconds) == (Limit.STOP, LINGER_S)
+
+
+def test_a_worker_that_was_slow_to_end_itself_is_explained_by_its_exit() -> None:
+    """On a busy machine the end of a process may take longer than its link's."""
+    for status, code in ((-11, Code.ENGINE_CRASHED), (3, Code.ENGINE_CRASHED), (-9, Code.LINK_BROKEN)):
+        ended = replace(CRASH, detail={"exit_status": status})
+        assert ends_with(expired(LINK_GONE), Exited(1, ended)) is code
 
 
 @pytest.mark.parametrize("meanwhile", [(), (EnsureReady(NEW, B),), (Unload(),), (Close(),)])
