@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent
 START_S = 120.0
+LOWEST_PORT = 20_000  # below, there are some that browsers refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +146,19 @@ class Appliance:
         assert answer.status == 200, answer.body
         return answer.json()
 
-    def wait_for_state(self, *states: str) -> Any:
-        """Wait until the engine is in one of `states`; returns what `engine.get` says then."""
+    def wait_for_line(self, *parts: str) -> str:
+        """Wait until the daemon has printed a line that holds all of `parts`; returns it."""
         deadline = time.monotonic() + START_S
+        while True:
+            for line in tuple(self.printed):
+                if all(part in line for part in parts):
+                    return line
+            assert time.monotonic() < deadline, f"no line with {parts} in {self.printed}"
+            time.sleep(0.01)
+
+    def wait_for_state(self, *states: str, within_s: float = START_S) -> Any:
+        """Wait until the engine is in one of `states`; returns what `engine.get` says then."""
+        deadline = time.monotonic() + within_s
         while True:
             value = self.command("engine.get")
             if value["state"] in states:
@@ -161,15 +173,26 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT / "daemon"), "PYTHONUNBUFFERED": "1"}
 
 
-def free_port() -> int:
-    """A loopback port for a listener that is started later, and perhaps again and again.
+def _candidates() -> Iterator[int]:
+    first_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = list(range(LOWEST_PORT, first_of_kernel)) or [0]
+    random.SystemRandom().shuffle(ports)
+    return itertools.cycle(ports)
 
-    None that Linux gives to connections (from 32768 on, ip_local_port_range): anybody's could have taken it meanwhile.
+
+_ports = _candidates()
+
+
+def free_port() -> int:
+    """A loopback port that nobody has, and never the same twice.
+
+    It is below those that the kernel gives to whoever names none, or a client's connection could be there before the
+    daemon, or between two starts of it.
     """
     while True:
-        port = random.SystemRandom().randrange(10_000, 32_768)  # hypothesis sets the other generator's seed
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", next(_ports)))
+            port: int = probe.getsockname()[1]
             return port
 
 

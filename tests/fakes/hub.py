@@ -91,8 +91,8 @@ class Fault:
     """What goes wrong with requests for paths that hold `path`, the next `times` of them (0: for ever).
 
     `where` is "hub", "files" or "api". With `after_bytes` it happens once so much has been sent. `what` is one of:
-    close, reset, stall, garbage (one byte is another), short, short_total, long, no_range, wrong_range, packed,
-    expired, status.
+    close, reset, stall, hold (until the faults are healed, and then goes on), garbage (one byte is another), short,
+    short_total, long, no_range, wrong_range, packed, expired, status.
     """
 
     what: str
@@ -127,6 +127,7 @@ class _Server:
             self._tls.load_cert_chain(*certificate)
         self.repos: dict[str, Repo] = {}
         self.faults: list[Fault] = []
+        self.healed = asyncio.Event()
         self.log: list[dict[str, Any]] = []
         self.tokens: dict[str, str] = {}
         self.bytes_per_s = 0.0
@@ -150,6 +151,8 @@ class _Server:
             case "heal":
                 self.faults.clear()
                 self.tokens.clear()
+                self.healed.set()
+                self.healed = asyncio.Event()
             case "rate":
                 self.bytes_per_s = body["bytes_per_s"]
             case "token":
@@ -333,11 +336,16 @@ class _Server:
         sent = 0
         for piece in () if what == "short" and begin else file.pieces(begin):
             data = piece
-            if fault is not None and fault.what in ("close", "reset", "stall", "garbage"):
+            if fault is not None and fault.what in ("close", "reset", "stall", "hold", "garbage"):
                 left = fault.after_bytes - sent
                 if what == "garbage" and 0 <= left < len(data):
                     data = data[:left] + bytes([data[left] ^ 1]) + data[left + 1 :]
-                elif what != "garbage" and left < len(data):
+                elif what == "hold" and 0 <= left < len(data):
+                    await self._write(response, entry, data[:left])
+                    await self.healed.wait()
+                    data = data[left:]
+                    sent += left
+                elif what not in ("garbage", "hold") and left < len(data):
                     await self._write(response, entry, data[:left])
                     await self._break(request, what)
                     return response

@@ -32,7 +32,7 @@ TRIXIE = "trixie"
 # Beside systemd and Python, what a board's image has anyway and people use in its shell.
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "udev", "ca-certificates", "curl", "procps", "sudo")
 TOOLS = ("systemd-nspawn", "mmdebstrap", "unshare", "nsenter", "ip")
-MAKE_S, BOOT_S, END_S = 600.0, 60.0, 20.0
+MAKE_S, BOOT_S, END_S = 1200.0, 300.0, 120.0  # far more than a machine takes that does nothing else
 
 ENVIRONMENT = {
     "PYTHONPATH": "/checkout/daemon:/checkout:/packages",

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tests.packaging.booted import Container
     from tests.packaging.machine import Machine
 
-PATIENCE_S = 90.0
-APT_S = 300.0
+PATIENCE_S = 300.0
+APT_S = 900.0
 
 # In the place of a person: never a question, and on one about a conffile the answer that loses nothing. As a file for
 # apt's configuration, and for a single call.

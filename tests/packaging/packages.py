@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NAMES = ("rockfill", "rockfill-cpu")
 TOOLS = ("dpkg-buildpackage", "dh")
-BUILD_S = 600.0
+BUILD_S = 1200.0
 LEVEL = 1  # of compression: that takes longer than all the rest
 
 

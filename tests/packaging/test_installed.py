@@ -164,9 +164,9 @@ def test_status_and_journal_say_what_runs_and_not_the_token(installed: Service) 
     installed.ready()
     installed.until(lambda: "Listening on" in installed.journal(), "it does not say where it listens")
     assert "Running rockfill-tiny" in installed.journal()
-    status = installed.sh("systemctl", "status", "rockfill")
-    assert "enabled" in status
-    assert 'Status: "ready · rockfill-tiny' in status
+    told = 'Status: "ready · rockfill-tiny'
+    installed.until(lambda: told in installed.sh("systemctl", "status", "rockfill"), "systemd does not show its status")
+    assert "enabled" in installed.sh("systemctl", "status", "rockfill")
     assert installed.sh("rockfill", "status").startswith("ready · rockfill-tiny")
     assert installed.token not in installed.sh("journalctl", "--no-pager") + installed.said
 

@@ -186,7 +186,7 @@ def test_without_the_cpu_extra_the_way_to_it_is_told(tmp_path: Path) -> None:
 def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """The command line, to its end."""
     command = [sys.executable, "-m", "rockfill", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.appliance import ROOT, Appliance, ScriptedAppliance, environment
+from tests.appliance import ROOT, START_S, Appliance, ScriptedAppliance, environment
 from tests.fakes.boards import Tree, armbian_vendor, x86_laptop
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def rockfill(appliance: Appliance, tree: Tree, *arguments: str) -> subprocess.Co
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -56,7 +56,7 @@ def governor(tree: Tree) -> str:
 
 
 def wait_for_governor(tree: Tree, wanted: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + START_S
     while governor(tree) != wanted:
         assert time.monotonic() < deadline, f"still {governor(tree)}"
         time.sleep(0.02)
@@ -164,7 +164,7 @@ def test_the_doctor_without_a_daemon(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rockfill", "doctor", "--json", "--config", str(tmp_path / "config.toml")]
     variables = {"ROCKFILL_STATE_DIR": str(state), "ROCKFILL_SYSFS_ROOT": str(tree.root)}
     done = subprocess.run(
-        command, env={**environment(), **variables}, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        command, env={**environment(), **variables}, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stderr == ""
     value = json.loads(done.stdout)
@@ -203,10 +203,11 @@ def test_sensors_that_hang_cost_their_own_figures_and_nothing_else(tmp_path: Pat
     board.start()
     try:
         assert board.complete("x = ")["choices"][0]["text"] != ""
-        stats = board.request("GET", "/api/stats").json()
-        assert stats["failures"] == dict.fromkeys(
-            ("ddr frequency", "thermal zone npu-thermal"), "the read does not return"
-        )
+        # On a machine that stood still for a moment another one may have been missed, for once.
+        hanging = dict.fromkeys(("ddr frequency", "thermal zone npu-thermal"), "the read does not return")
+        deadline = time.monotonic() + START_S
+        while (stats := board.request("GET", "/api/stats").json())["failures"] != hanging:
+            assert time.monotonic() < deadline, stats
         figures = stats["figures"]
         assert (figures["npu.temp_celsius"], figures["ddr.freq_hz"]) == (None, None)
         assert (figures["gpu.temp_celsius"], figures["npu.load_percent"]) == (45.3, [42, 7, 0])
@@ -214,4 +215,5 @@ def test_sensors_that_hang_cost_their_own_figures_and_nothing_else(tmp_path: Pat
     finally:
         assert board.stop() == 0
     told = [line for line in board.printed if "can't be read" in line]
-    assert len(told) == 2, board.printed
+    for name in hanging:
+        assert len([line for line in told if name in line]) == 1, board.printed

@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 async def test_calls_completions_and_subscriptions_go_on_side_by_side(scripted: ScriptedAppliance) -> None:
     scripted.script(text="abcdefgh", token_s=0.02)
     async with Client(scripted.url, scripted.token) as client:
+        subscribed = asyncio.Event()
 
         async def engine_events() -> list[str]:
             found: list[str] = []
             async for event in client.subscribe(["engine"]):
                 found.append(event["state"])
+                subscribed.set()
                 if found[-2:] == ["busy", "ready"]:
                     break
             return found
 
         events = asyncio.create_task(engine_events())
-        await asyncio.sleep(0.1)
+        await subscribed.wait()
         completion = client.complete("x = ", "\n", max_tokens=8)
         pieces = []
         async for piece in completion:
@@ -43,7 +45,7 @@ async def test_calls_completions_and_subscriptions_go_on_side_by_side(scripted: 
 
 
 async def test_an_iteration_that_ends_early_ends_the_completion(scripted: ScriptedAppliance) -> None:
-    scripted.script(text="x" * 4000, token_s=0.02)
+    scripted.script(text="x" * 4000, token_s=0.1)
     async with Client(scripted.url, scripted.token) as client:
         text = aiter(client.complete("x = ", max_tokens=4000))
         assert await anext(text)
@@ -78,7 +80,7 @@ async def test_who_is_not_let_in_is_told_so(scripted: ScriptedAppliance, token: 
 
 
 async def test_a_daemon_that_goes_away_ends_everything_that_waits(scripted: ScriptedAppliance) -> None:
-    scripted.script(text="x" * 4000, token_s=0.02)
+    scripted.script(text="x" * 4000, token_s=0.1)
     async with Client(scripted.url, scripted.token) as client:
 
         async def listen() -> None:
@@ -86,11 +88,11 @@ async def test_a_daemon_that_goes_away_ends_everything_that_waits(scripted: Scri
                 pass
 
         waiting = [asyncio.create_task(listen()), asyncio.create_task(client.complete("x", max_tokens=4000).text())]
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(scripted.wait_for_state, "busy")
         await asyncio.to_thread(scripted.stop, 9)
         for task in waiting:
             with pytest.raises(Problem) as caught:
-                await asyncio.wait_for(task, 5)
+                await asyncio.wait_for(task, 60)
             assert caught.value.code is Code.NO_DAEMON
         with pytest.raises(Problem) as caught:
             await client.call("ping")

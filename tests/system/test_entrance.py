@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rockfill", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
 
 
 def test_open_prints_a_link_that_signs_in(scripted: ScriptedAppliance) -> None:

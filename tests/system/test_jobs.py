@@ -81,9 +81,8 @@ def test_what_is_not_long_is_answered_at_once_whatever_is_preferred(scripted: Sc
 def test_a_stop_does_not_wait_for_jobs(scripted: ScriptedAppliance) -> None:
     scripted.command("engine.unload")
     scripted.wait_for_state("stopped")
-    scripted.script(load_s=30)
+    scripted.script(load_s=3600)
     assert load(scripted, "respond-async").status == 202
-    started_s = time.monotonic()
     assert scripted.stop() == 0
-    assert time.monotonic() - started_s < 15
+    assert not any("did not finish loading" in line for line in scripted.printed)  # which is how the job would end
     assert not any("Traceback" in line for line in scripted.printed), json.dumps(scripted.printed)

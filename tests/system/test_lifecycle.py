@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.appliance import Appliance, ScriptedAppliance
+from tests.appliance import START_S, Appliance, ScriptedAppliance
 
 
 def stream(appliance: Appliance, body: dict[str, Any]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     """A streamed completion, its headers read."""
-    connection = http.client.HTTPConnection("127.0.0.1", appliance.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", appliance.port, timeout=60)
     headers = {"Authorization": f"Bearer {appliance.token}"}
     connection.request("POST", "/v1/completions", json.dumps({"stream": True, **body}), headers)
     return connection, connection.getresponse()
@@ -30,8 +30,8 @@ def events(response: http.client.HTTPResponse) -> list[Any]:
     return [entry if entry == "[DONE]" else json.loads(entry) for entry in data]
 
 
-def gone(pid: int, within_s: float) -> bool:
-    """Whether process `pid` ends in that time; one that nobody has waited for yet has ended."""
+def gone(pid: int, within_s: float = START_S) -> bool:
+    """Whether process `pid` ends by itself; one that nobody has waited for yet has ended."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
@@ -133,7 +133,7 @@ def test_a_request_that_took_two_workers_with_it_is_refused(scripted: ScriptedAp
     assert scripted.complete("another")["choices"][0]["text"] == "fine"
 
 
-@pytest.mark.parametrize("script", [{"token_s": 0.05}, {"prefill_s": 30}])
+@pytest.mark.parametrize("script", [{"token_s": 0.5}, {"prefill_s": 500}])
 def test_a_client_that_goes_away_ends_the_run(scripted: ScriptedAppliance, script: dict[str, float]) -> None:
     scripted.script(text="x" * 1000, **script)
     connection = http.client.HTTPConnection("127.0.0.1", scripted.port)
@@ -147,7 +147,7 @@ def test_a_client_that_goes_away_ends_the_run(scripted: ScriptedAppliance, scrip
 
 
 def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(scripted: ScriptedAppliance) -> None:
-    scripted.script(text="x" * 1000, token_s=0.05)
+    scripted.script(text="x" * 1000, token_s=0.5)
     running, _ = stream(scripted, {"prompt": "p", "max_tokens": 1000})
     waiting = http.client.HTTPConnection("127.0.0.1", scripted.port)
     headers = {"Authorization": f"Bearer {scripted.token}"}
@@ -162,11 +162,11 @@ def test_a_client_that_goes_away_while_it_waits_leaves_the_queue(scripted: Scrip
 
 
 def test_sigterm_ends_daemon_and_worker_in_the_middle_of_a_run(scripted: ScriptedAppliance) -> None:
-    scripted.script(text="x" * 1000, token_s=0.05)
+    scripted.script(text="x" * 1000, token_s=0.5)
     connection, response = stream(scripted, {"prompt": "p", "max_tokens": 1000})
     worker = scripted.command("engine.get")["worker_pid"]
     assert scripted.stop() == 0
-    assert gone(worker, within_s=1)
+    assert gone(worker)
     *_, last = events(response)
     connection.close()
     assert last["error"]["code"] == "engine_stopped"
@@ -175,7 +175,7 @@ def test_sigterm_ends_daemon_and_worker_in_the_middle_of_a_run(scripted: Scripte
 def test_a_killed_daemon_takes_its_worker_with_it_and_the_next_one_starts(scripted: ScriptedAppliance) -> None:
     worker = scripted.command("engine.get")["worker_pid"]
     assert scripted.stop(signal.SIGKILL) == -signal.SIGKILL
-    assert gone(worker, within_s=1)
+    assert gone(worker)
     scripted.start()
     assert scripted.complete("hello")["choices"][0]["text"] == "hello"
 
@@ -189,7 +189,7 @@ def test_unload_and_load_on_demand(scripted: ScriptedAppliance) -> None:
     worker = scripted.command("engine.get")["worker_pid"]
     scripted.command("engine.unload")
     scripted.wait_for_state("stopped")
-    assert gone(worker, within_s=1)
+    assert gone(worker)
     assert scripted.complete("hello")["choices"][0]["text"] == "hello"
     scripted.command("engine.restart")
     assert scripted.wait_for_state("ready")["worker_pid"] != worker

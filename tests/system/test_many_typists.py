@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import http.client
+import json
 from typing import TYPE_CHECKING
 
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.appliance import ScriptedAppliance
 
 CLIENTS, KEYS = 32, 6
@@ -24,36 +23,44 @@ def line(client: int, key: int) -> str:
     return f"client {client} key " + "x" * key
 
 
+def ask(appliance: ScriptedAppliance, client: int, key: int) -> http.client.HTTPConnection:
+    """A request on its way, its answer not read."""
+    connection = http.client.HTTPConnection("127.0.0.1", appliance.port, timeout=60)
+    body = {"input_prefix": CODE, "prompt": line(client, key), "input_suffix": "\n", "n_predict": 64}
+    headers = {"User-Agent": f"editor {client}", "Authorization": f"Bearer {appliance.token}"}
+    connection.request("POST", "/infill", json.dumps(body), headers)
+    return connection
+
+
+def answer_of(connection: http.client.HTTPConnection) -> str:
+    with contextlib.closing(connection):
+        response = connection.getresponse()
+        body = response.read()
+        assert response.status == 200, body
+        return str(json.loads(body)["content"])
+
+
 def test_each_gets_an_answer_to_the_last_key_and_nothing_of_anybody_else_s(scripted: ScriptedAppliance) -> None:
     """No client waits for an answer before its next key, so that most keys are superseded; the engine says the
     prompt's last line, which shows whose it was."""
     scripted.script(text=None, prefill_s=0.005, token_s=0.0005)
 
-    def ask(client: int, key: int) -> str:
-        body = {"input_prefix": CODE, "prompt": line(client, key), "input_suffix": "\n", "n_predict": 64}
-        answer = scripted.request("POST", "/infill", body, headers={"User-Agent": f"editor {client}"})
-        assert answer.status == 200, answer.body
-        return str(answer.json()["content"])
-
-    def typed(pool: ThreadPoolExecutor) -> Iterator[tuple[int, list[str]]]:
-        asked: dict[int, list[object]] = {client: [] for client in range(CLIENTS)}
-        for key in range(1, KEYS + 1):
-            for client in range(CLIENTS):
-                asked[client].append(pool.submit(ask, client, key))
-            time.sleep(0.1)
-        for client, answers in asked.items():
-            yield client, [answer.result(60) for answer in answers]  # type: ignore[attr-defined]
-
     daemon = psutil.Process(scripted.pid)
-    ask(0, 0)
+    answer_of(ask(scripted, 0, 0))
     before_bytes = daemon.memory_info().rss
     superseded = 0
-    with ThreadPoolExecutor(CLIENTS * KEYS) as pool:
-        for client, answers in typed(pool):
-            own = [line(client, key) for key in range(1, KEYS + 1)]
-            assert answers[-1] == own[-1]
-            assert all(answer in ("", mine) for answer, mine in zip(answers, own, strict=True))
-            superseded += answers.count("")
+    before: dict[int, http.client.HTTPConnection] = {}
+    for key in range(1, KEYS + 1):
+        now = {client: ask(scripted, client, key) for client in range(CLIENTS)}
+        # What was sent before is with the daemon once this is answered: no key may overtake another.
+        assert scripted.request("GET", "/health").status == 200
+        for client, connection in before.items():
+            answer = answer_of(connection)
+            assert answer in ("", line(client, key - 1))
+            superseded += answer == ""
+        before = now
+    for client, connection in before.items():
+        assert answer_of(connection) == line(client, KEYS)
     assert superseded
     assert scripted.command("engine.get")["queue_depth"] == 0
     assert daemon.memory_info().rss - before_bytes < MOST_GROWTH_BYTES

@@ -3,6 +3,7 @@ comes back. Rockchip's runtime is simulated; the daemon, the worker and all betw
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 HELLO = [Token(700, b"hel"), Token(701, b"lo")]
 LONG = [Token(700 + number, b"x") for number in range(8)]
@@ -70,10 +71,7 @@ def npu(tmp_path: Path) -> Iterator[NpuAppliance]:
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], NpuAppliance]]:
     """One daemon for each generation, over all tests: it has to come back from everything. Its model is loaded and its
     simulator well-behaved whenever it is handed out."""
-    running = {
-        generation: NpuAppliance(tmp_path_factory.mktemp("npu"), generation, load_timeout_s=2.5)
-        for generation in GENERATIONS
-    }
+    running = {generation: NpuAppliance(tmp_path_factory.mktemp("npu"), generation) for generation in GENERATIONS}
     for appliance in running.values():
         appliance.start()
 
@@ -135,6 +133,7 @@ def test_what_the_configuration_says_reaches_the_library_at_the_next_load(npu: N
     config = tmp_path / "config.toml"
     config.write_text(config.read_text() + "base_domain_id = 3\nembed_flash = false\nlog_prompts = true\n")
     os.kill(npu.pid, signal.SIGHUP)
+    npu.wait_for_line("the configuration was read again")
     worker = npu.command("engine.get")["worker_pid"]
     npu.command("engine.restart")
     while npu.wait_for_state("ready")["worker_pid"] == worker:
@@ -162,7 +161,7 @@ def test_the_length_is_kept_to_where_no_end_comes(lasting: Callable[[str], NpuAp
 
 def test_a_client_that_goes_away_ends_the_run(lasting: Callable[[str], NpuAppliance]) -> None:
     appliance = lasting("1.2.1")
-    appliance.control.set(script=HELLO, eos="never", eos_id=999, decode_tok_s=50)
+    appliance.control.set(script=HELLO, eos="never", eos_id=999, decode_tok_s=0.5)
     worker = appliance.command("engine.get")["worker_pid"]
     connection = http.client.HTTPConnection("127.0.0.1", appliance.port)
     body = json.dumps({"prompt": "p", "max_tokens": 100, "stream": True})
@@ -210,7 +209,7 @@ def test_the_worker_may_open_as_many_files_as_it_is_allowed(tmp_path: Path) -> N
         subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment(), stdout=subprocess.DEVNULL) as process,
     ):
         theirs.close()
-        ours.settimeout(30)
+        ours.settimeout(120)
         ours.sendall(encode(load))
         said = b""
         while b'"type":"loaded"' not in said:
@@ -259,16 +258,17 @@ def test_a_load_that_fails_is_told_with_its_reason_and_works_once_that_is_gone(
     appliance = lasting(generation)
     appliance.command("engine.unload")
     appliance.control.set(**fault)
-    answer = appliance.request("POST", "/api/command/engine.load", {"model": NAME})
-    assert answer.json()["error"]["code"] == code
-    state = appliance.wait_for_state("failed")
-    assert state["problem"]["code"] == code
-    last_lines = state["problem"]["detail"]["last_lines"]
-    assert [told for told in last_lines if line in told] if line else True, last_lines
-    assert state["problem"]["advice"]
-    assert appliance.request("GET", "/health").status == 200
-    appliance.control.reset()
-    appliance.control.set(script=HELLO)
+    with appliance.hasty() if "hang" in fault.values() else contextlib.nullcontext():
+        answer = appliance.request("POST", "/api/command/engine.load", {"model": NAME})
+        assert answer.json()["error"]["code"] == code
+        state = appliance.wait_for_state("failed")
+        assert state["problem"]["code"] == code
+        last_lines = state["problem"]["detail"]["last_lines"]
+        assert [told for told in last_lines if line in told] if line else True, last_lines
+        assert state["problem"]["advice"]
+        assert appliance.request("GET", "/health").status == 200
+        appliance.control.reset()
+        appliance.control.set(script=HELLO)
     appliance.command("engine.load", model=NAME)
     assert appliance.complete("x")["choices"][0]["text"] == "hello"
     assert appliance.command("engine.get")["problem"] is None
@@ -332,11 +332,12 @@ def test_a_run_that_fails_ends_with_its_reason_in_a_new_worker_and_the_next_one_
     appliance = lasting(generation)
     worker, began_s = appliance.command("engine.get")["worker_pid"], round(time.time(), 3)
     appliance.control.set(script=LONG, run_from_token=3, **fault)
-    told_code, lines = refusal(appliance, f"never the same twice: {generation} {fault}")
-    assert told_code == code
-    assert [line for line in lines if "rkllm" in line], lines
-    appliance.control.reset()
-    appliance.control.set(script=HELLO)
+    with appliance.hasty() if "hang" in fault.values() else contextlib.nullcontext():
+        told_code, lines = refusal(appliance, f"never the same twice: {generation} {fault}")
+        assert told_code == code
+        assert [line for line in lines if "rkllm" in line], lines
+        appliance.control.reset()
+        appliance.control.set(script=HELLO)
     appliance.wait_for_state("ready")
     assert appliance.complete("next")["choices"][0]["text"] == "hello"
     assert appliance.command("engine.get")["worker_pid"] != worker
@@ -370,13 +371,11 @@ def test_a_crash_long_after_a_warning_about_the_driver_is_a_crash(npu: NpuApplia
 def test_a_worker_that_grows_is_replaced(npu: NpuAppliance) -> None:
     npu.control.set(script=HELLO, leak_mib_per_run=100)
     worker = npu.command("engine.get")["worker_pid"]
-    deadline = time.monotonic() + 30
     number = 0
     while npu.command("engine.get")["worker_pid"] == worker:
-        assert time.monotonic() < deadline
-        if number < 3:  # the first one may come before the worker has been measured at all
-            number += 1
-            assert npu.complete(f"run {number}")["choices"][0]["text"] == "hello"
+        number += 1  # the first one may come before the worker has been measured at all
+        assert number < 20
+        assert npu.complete(f"run {number}")["choices"][0]["text"] == "hello"
         time.sleep(1.1)
     npu.control.reset()
     assert npu.wait_for_state("ready")["problem"] is None
@@ -419,7 +418,7 @@ def _pointer(appliance: NpuAppliance, directory: Path) -> str:
 def test_what_is_missing_is_said_and_the_appliance_serves_on_the_cpu(
     tmp_path: Path, spoil: Callable[[NpuAppliance, Path], str]
 ) -> None:
-    appliance = NpuAppliance(tmp_path, token_gap_timeout_s=20)  # the CPU engine is a real one, on a busy machine
+    appliance = NpuAppliance(tmp_path)
     code = spoil(appliance, tmp_path)
     appliance.start()
     try:

@@ -40,7 +40,7 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 def begun(appliance: ScriptedAppliance, prompt: str) -> http.client.HTTPConnection:
     """A completion that is running or waiting, its answer not read."""
-    connection = http.client.HTTPConnection("127.0.0.1", appliance.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", appliance.port, timeout=60)
     headers = {"Authorization": f"Bearer {appliance.token}"}
     connection.request("POST", "/v1/completions", json.dumps({"prompt": prompt, "max_tokens": 500}), headers)
     return connection
@@ -94,7 +94,7 @@ def test_who_waits_for_the_old_model_does_not_undo_the_load_of_another(scripted:
     (other / "manifest.json").write_text(json.dumps(manifest))
     scripted.stop()
     scripted.start()
-    scripted.script(text="x" * 400, token_s=0.02)
+    scripted.script(text="x" * 400, token_s=0.5)
     waiting = [begun(scripted, prompt) for prompt in ("one", "two", "three")]
     queued(scripted, 2)
     scripted.command("engine.load", model="other")
@@ -105,7 +105,7 @@ def test_who_waits_for_the_old_model_does_not_undo_the_load_of_another(scripted:
 
 
 def test_a_pause_frees_the_machine_whoever_waits(scripted: ScriptedAppliance) -> None:
-    scripted.script(text="x" * 400, token_s=0.02)
+    scripted.script(text="x" * 400, token_s=0.5)
     waiting = [begun(scripted, prompt) for prompt in ("one", "two", "three")]
     queued(scripted, 2)
     scripted.command("engine.pause")
@@ -124,7 +124,7 @@ def test_a_pause_frees_the_machine_whoever_waits(scripted: ScriptedAppliance) ->
 
 
 def test_hanging_up_on_a_selftest_leaves_the_engine_to_the_next(scripted: ScriptedAppliance) -> None:
-    scripted.script(text="x" * 400, token_s=0.02)
+    scripted.script(text="x" * 400, token_s=0.5)
     connection = http.client.HTTPConnection("127.0.0.1", scripted.port)
     connection.request("POST", "/api/command/selftest.run", "{}", {"Authorization": f"Bearer {scripted.token}"})
     scripted.wait_for_state("busy")
