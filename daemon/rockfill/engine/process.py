@@ -46,7 +46,9 @@ LINE_BYTES = 4096
 JOURNAL_LINES_PER_S = 50
 
 # How long the link and the output may stay open after the child's end: only a grandchild can hold them.
+# The loop turns so often meanwhile, and reads what is there: on a busy machine time alone may pass without that.
 DRAIN_S = 0.25
+DRAIN_TURNS = 10
 
 
 class Listener(Protocol):
@@ -197,8 +199,14 @@ class Child:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._status = self._process.wait()
-        self._loop.call_later(DRAIN_S, self._report)
+        self._drain(DRAIN_TURNS)
         self._report_if_over()
+
+    def _drain(self, turns: int) -> None:
+        if turns:
+            self._loop.call_later(DRAIN_S / DRAIN_TURNS, self._drain, turns - 1)
+        else:
+            self._report()
 
     def _report_if_over(self) -> None:
         if self._status is not None and not self._link_open and not self._output_open:

@@ -41,6 +41,8 @@ LATE_S = 0.2
 # What the daemon adds to a worker's problems. A worker that says such a thing itself, in whatever shape, is not heard.
 TOLD_BY_DAEMON = frozenset({"exit_status", "last_lines"})
 
+_ANSWERS = (ev.Settle, ev.EndRun)
+
 NOT_LOADED = ProblemInfo(Code.ENGINE_STOPPED, "No model is loaded.", "Ask for a completion first: that loads one.")
 
 
@@ -296,11 +298,15 @@ class Supervisor:
         if self._state is not before:
             log.debug("%s: %s -> %s", type(event).__name__, before.phase, self._state.phase)
         for effect in effects:
-            await self._perform(effect)
+            if not isinstance(effect, _ANSWERS):
+                await self._perform(effect)
         if self._state.deadline is not self._armed:
             self._arm(self._state.deadline)
         if self._state is not before:
             self._publish()
+        for effect in effects:  # whoever is answered may look at once, and finds it so
+            if isinstance(effect, _ANSWERS):
+                await self._perform(effect)
 
     async def _perform(self, effect: ev.Effect) -> None:
         match effect:

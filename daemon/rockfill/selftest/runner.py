@@ -7,6 +7,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
+from rockfill.engine.supervisor import NOT_LOADED
 from rockfill.errors import Code, Problem
 from rockfill.hardware.process import resident_bytes
 from rockfill.link.messages import Generate
@@ -37,7 +38,8 @@ class SelfTest:
         """Load `target` if need be and find out what it does. Raises the `Problem` that ends it."""
         await self._supervisor.ensure_ready(target)
         facts = self._supervisor.snapshot.facts
-        assert facts is not None
+        if facts is None:  # it was unloaded again before we could look
+            raise NOT_LOADED.raised()
         examples = {order: await self._example(target, order) for order in ("psm", "spm")}
         fresh, prompt_tokens = await self._complete(target, _text("fresh"))
         again, _ = await self._complete(target, _text("fresh") + "again = ")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rockfill.engine import process
 from rockfill.engine.process import JOURNAL_LINES_PER_S, KEPT_LINES, LINE_BYTES, Child, explain
 from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.link.messages import Done, Generate, Hello, Load, Loaded, Ping
@@ -149,6 +150,16 @@ async def test_lines_are_told_as_they_come_and_of_a_flood_how_many_were_not() ->
         f"… {1000 - JOURNAL_LINES_PER_S} more lines in that second"
     ]
     assert ear.lines[JOURNAL_LINES_PER_S + 1 :] == ["done"]
+
+
+async def test_what_ends_as_the_patience_with_it_does_is_heard_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a loop that stood still: the end of the output and the timer come in one turn."""
+    monkeypatch.setattr(process, "DRAIN_S", 0)
+    for _ in range(20):
+        child, ear = await spawned(shell("printf 'no newline'; exit 4"))
+        await ear.hears("exited")
+        assert list(child.lines) == ["no newline"]
+        assert ear.heard == ["link lost", "exited"]
 
 
 @pytest.mark.parametrize("mode", ["garbage", "unknown", "malformed", "endless"])

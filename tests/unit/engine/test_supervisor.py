@@ -216,6 +216,27 @@ async def test_a_request_that_took_two_workers_with_it_is_not_run_again(running:
     assert codes == [Code.ENGINE_CRASHED, Code.ENGINE_CRASHED, Code.REQUEST_CRASHES_ENGINE]
 
 
+async def test_who_is_told_of_a_crash_does_not_find_the_engine_busy_with_it(script: Script) -> None:
+    """However long the next worker takes to be started."""
+    spawned = 0
+
+    async def spawn(listener: Listener) -> Child:
+        nonlocal spawned
+        spawned += 1
+        if spawned > 1:
+            await asyncio.wait([told], timeout=0.1)
+        return await Child.spawn(WORKER, listener, ENVIRONMENT)
+
+    async def phase_when_told() -> Phase:
+        await ending(running.supervisor.submit(script.target, request("a")))
+        return running.supervisor.snapshot.phase
+
+    script.says(fault={"when": "prefill", "what": "segv"})
+    async with engine(spawn=spawn) as running:
+        told = asyncio.create_task(phase_when_told())
+        assert await told is Phase.STARTING
+
+
 async def test_an_idle_worker_that_is_killed_is_replaced(running: Engine, script: Script) -> None:
     await running.supervisor.ensure_ready(script.target)
     first = running.supervisor.snapshot.worker_pid
@@ -515,4 +536,4 @@ async def test_what_the_engine_may_have_had_in_its_cache_does_not_make_it_faster
         script.says(text="x", tells_prefilled=False, reuses_prefix=True)
     rate = running.supervisor.prefill_tokens_per_second
     assert rate is not None
-    assert rate < len(code) / 0.05
+    assert rate <= (len(code) + 1) / 0.05  # the first one's, its BOS included

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from rockfill.engine.supervisor import Supervisor
     from rockfill.snapshots import Target
     from rockfill.store.models import ModelStore
+
+# A wish may have to wait for a worker to be started, and that for an earlier one to end (`engine/leftover`).
+TAKEN_UP_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,13 @@ def changed(supervisor: Supervisor, completions: CompletionService, models: Mode
     return Event(Topic.ENGINE, "engine.changed", state_value(supervisor, completions, models))
 
 
+async def _taken_up(supervisor: Supervisor) -> None:
+    """Wait until what was wished is the engine's state, for whoever asks next; not for a supervisor that is stuck."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(TAKEN_UP_S):
+            await supervisor.heartbeat()
+
+
 def _retry_value(at_s: float | None) -> Json:
     """`next_retry_at` is Unix time."""
     if at_s is None:
@@ -98,6 +109,7 @@ async def load(
 async def unload(_: NoParameters, supervisor: Supervisor) -> Json:
     """Unload the model; the next request loads it again."""
     supervisor.unload()
+    await _taken_up(supervisor)
     return {}
 
 
@@ -105,6 +117,7 @@ async def unload(_: NoParameters, supervisor: Supervisor) -> Json:
 async def restart(_: NoParameters, supervisor: Supervisor) -> Json:
     """Start the worker anew, also when it has been given up."""
     supervisor.restart()
+    await _taken_up(supervisor)
     return {}
 
 
@@ -112,6 +125,7 @@ async def restart(_: NoParameters, supervisor: Supervisor) -> Json:
 async def pin(_: NoParameters, supervisor: Supervisor) -> Json:
     """Keep the model loaded: neither idleness nor a request for another one unloads it."""
     supervisor.pin(pinned=True)
+    await _taken_up(supervisor)
     return {}
 
 
@@ -119,6 +133,7 @@ async def pin(_: NoParameters, supervisor: Supervisor) -> Json:
 async def unpin(_: NoParameters, supervisor: Supervisor) -> Json:
     """Let the model be unloaded again."""
     supervisor.pin(pinned=False)
+    await _taken_up(supervisor)
     return {}
 
 
@@ -130,6 +145,7 @@ async def pause(
     completions.pause()
     bus.publish(changed(supervisor, completions, models))
     supervisor.unload()
+    await _taken_up(supervisor)
     return {}
 
 
