@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 CHROMIUM = shutil.which("chromium")
+PATIENCE_MS = 60_000  # a busy machine starts a daemon in half of it
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -35,9 +36,9 @@ ARGUMENTS = [
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         not_run("browser", "chromium is not installed")
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=2 * PATIENCE_MS)
         yield browser
         browser.close()
 
@@ -71,7 +72,8 @@ def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
 
 
 def watch(context: BrowserContext, complaints: list[str]) -> list[str]:
-    """Gives what any page of `context` does wrong, as it happens."""
+    """Gives what any page of `context` does wrong, as it happens; and whatever a test does there may take its time."""
+    context.set_default_timeout(PATIENCE_MS)
     wrong: list[str] = []
 
     def check_host(request: Request) -> None:

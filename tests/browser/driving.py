@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from playwright.sync_api import WebSocketRoute, expect
+from playwright.sync_api import Route, WebSocketRoute, expect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from playwright.sync_api import FloatRect, Locator, Page
 
@@ -81,6 +81,44 @@ def text(page: Page) -> str:
     )
     assert isinstance(value, str)
     return value
+
+
+def until(page: Page, condition: Callable[[], object]) -> None:
+    """Wait, and let what the browser tells come in, until `condition` holds."""
+    while not condition():
+        page.wait_for_timeout(20)
+
+
+@dataclass
+class Held:
+    """Requests that wait until they are let go."""
+
+    routes: list[Route] = field(default_factory=list)
+    holds: bool = True
+
+    def let_go(self) -> None:
+        self.holds = False
+        for route in self.routes:
+            route.continue_()
+
+
+def hold(page: Page, addresses: str) -> Held:
+    """From here on, requests for `addresses` wait."""
+    held = Held()
+    page.route(addresses, lambda route: held.routes.append(route) if held.holds else route.continue_())
+    return held
+
+
+def says_from_now_on(page: Page, place: Locator) -> Callable[[str], None]:
+    """Gives what waits until `place` says a text, or has said it: also one that was there for a moment only."""
+    place.evaluate(
+        """(element) => {
+            window.said = [];
+            const note = () => window.said.push(element.textContent);
+            new MutationObserver(note).observe(element, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    return lambda text: until(page, lambda: page.evaluate("text => window.said.includes(text)", text))
 
 
 def ask_at_the_end_of(page: Page, content: str) -> None:

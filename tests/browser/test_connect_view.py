@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
 
-from tests.browser.driving import HOST, address, editor, sign_in, state, text
+from tests.browser.driving import (
+    HOST,
+    address,
+    answer,
+    editor,
+    refusal,
+    says_from_now_on,
+    sign_in,
+    state,
+    text,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -26,8 +36,10 @@ def test_settings_hold_this_appliance_s_address_and_model(page: Page, shared: Ap
 def test_what_is_copied_is_what_is_shown(page: Page, shared: Appliance) -> None:
     sign_in(page, shared, "connect")
     shown = page.get_by_role("tabpanel").first.locator("code").text_content()
-    page.get_by_role("tabpanel").first.get_by_role("button", name="Copy").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    button = page.get_by_role("tabpanel").first.locator("button.copy")
+    has_said = says_from_now_on(page, button)
+    button.click()
+    has_said("Copied")
     page.get_by_role("navigation").get_by_role("link", name="Complete").click()
     editor(page).focus()
     page.keyboard.press("Control+a")
@@ -60,6 +72,21 @@ def test_a_name_that_no_token_may_have_is_refused_where_it_was_given(page: Page,
     card.get_by_label("Name").fill("<b>no</b>")
     card.get_by_role("button", name="Make a token").click()
     expect(card.get_by_role("alert")).to_contain_text("invalid_format")
+
+
+def test_what_came_of_making_a_token_stays_when_the_list_is_read_anew(page: Page, shared: Appliance) -> None:
+    scripted = answer(page, {"tokens.add": [refusal("disk_full", "No room.")]})
+    sign_in(page, shared, "connect")
+    card = page.get_by_role("region", name="Tokens")
+    card.get_by_label("Name").fill("laptop")
+    card.get_by_role("button", name="Make a token").click()
+    expect(card.get_by_role("alert")).to_contain_text("No room.")
+    tokens = [{"name": "kitchen", "scopes": ["read"], "created_s": 1_700_000_000}]
+    scripted.answers["tokens.list"] = [{"success": True, "result": {"tokens": tokens}}]
+    for view in ("Board", "Connect"):
+        page.get_by_role("navigation").get_by_role("link", name=view).click()
+    expect(card).to_contain_text("kitchen")
+    expect(card.get_by_role("alert")).to_contain_text("No room.")
 
 
 def test_licences_and_versions_of_what_the_page_is_made_with(page: Page, shared: Appliance) -> None:

@@ -18,14 +18,16 @@ from tests.browser.driving import (
     ask_at_the_end_of,
     editor,
     ghost,
+    hold,
     sign_in,
     state,
     text,
+    until,
     write,
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Route, WebSocket
+    from playwright.sync_api import Page, WebSocket
 
     from tests.appliance import Appliance
 
@@ -64,6 +66,35 @@ def test_a_wrong_token_shows_the_form_and_the_right_one_signs_in(
     page.keyboard.press("Enter")
     expect(form).to_be_hidden()
     expect(state(page)).to_contain_text("Ready")
+
+
+def test_an_appliance_that_takes_its_time_lets_in_all_the_same(page: Page, shared: Appliance) -> None:
+    held = hold(page, "**/login")
+    page.goto(f"{address(shared)}#token={shared.token}")
+    until(page, lambda: held.routes)
+    page.wait_for_timeout(6000)  # as on a board that loads a model from a slow card
+    held.let_go()
+    expect(state(page)).to_contain_text("Ready")
+
+
+def test_a_connection_that_is_given_up_before_it_is_there_is_no_error(page: Page, shared: Appliance) -> None:
+    """As when somebody signs in while the page still tries without a token."""
+    page.goto(address(shared))
+    expect(page.locator("#token")).to_be_focused()
+    os.kill(shared.pid, signal.SIGSTOP)  # so that it takes its time
+    try:
+        page.evaluate(
+            """async () => {
+                const base = document.querySelector('script[type=module]').src.replace('main.js', '');
+                const { Link } = await import(base + 'link.js');
+                const link = new Link(() => new URL('ws', document.baseURI).href.replace(/^http/, 'ws'), () => {});
+                link.connect();
+                link.refuse();
+            }"""
+        )
+        page.wait_for_timeout(100)  # for the console
+    finally:
+        os.kill(shared.pid, signal.SIGCONT)
 
 
 def test_each_subscription_is_there_once_at_every_connection(page: Page, shared: Appliance) -> None:
@@ -120,17 +151,16 @@ def test_the_page_says_when_the_daemon_is_gone_and_recovers(
     expect(ghost(page)).to_have_text(SOMETHING)
 
 
-@pytest.mark.timeout(120)
 def test_a_daemon_that_hangs_is_noticed(page: Page, shared: Appliance, complaints: list[str]) -> None:
     """The connection stays open, and nothing comes over it any more; after 15 s the page knows."""
     complaints.extend(GONE)
     sign_in(page, shared)
     os.kill(shared.pid, signal.SIGSTOP)
     try:
-        expect(page.get_by_role("alert")).to_contain_text("does not answer since", timeout=40_000)
+        expect(page.get_by_role("alert")).to_contain_text("does not answer since", timeout=60_000)
     finally:
         os.kill(shared.pid, signal.SIGCONT)
-    expect(page.get_by_role("alert")).to_have_count(0, timeout=30_000)
+    expect(page.get_by_role("alert")).to_have_count(0)
     expect(state(page)).to_contain_text("Ready")
 
 
@@ -176,14 +206,13 @@ def test_a_part_that_can_not_be_loaded_is_said_and_the_page_goes_on(
 
 def test_a_view_that_is_asked_for_twice_while_it_loads_is_made_once(page: Page, shared: Appliance) -> None:
     """As when the link that signs in is pasted over the page's plain address."""
-    held: list[Route] = []
-    page.route("**/complete.js", lambda route: held.append(route))
+    held = hold(page, "**/complete.js")
     page.goto(address(shared), wait_until="commit")
     page.wait_for_function("() => document.querySelector('nav [aria-current]')")
+    until(page, lambda: held.routes)
     page.goto(f"{address(shared)}#token={shared.token}")
     expect(state(page)).to_contain_text("Ready")
-    for route in held:
-        route.continue_()
+    held.let_go()
     expect(page.locator(".cm-line span").first).to_be_visible()
     expect(editor(page)).to_have_count(1)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.driving import answer, refusal, sign_in, state
+from tests.browser.driving import answer, refusal, sign_in, state, until
 from tests.browser.stage import FOREIGN, GATED, REPOSITORY, SMALL, Stage
 
 if TYPE_CHECKING:
@@ -21,10 +21,17 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def shared_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Stage(tmp_path_factory.mktemp("stage"), size_bytes=8 * MIB) as running:
         yield running
-        running.hub.slow_down(0)
+
+
+@pytest.fixture
+def stage(shared_stage: Stage) -> Stage:
+    shared_stage.hub.heal()
+    shared_stage.hub.know("right", "somebody")
+    shared_stage.hub.slow_down(0)
+    return shared_stage
 
 
 def look(page: Page, repository: str) -> Locator:
@@ -76,17 +83,19 @@ def test_the_licence_is_shown_and_nothing_is_fetched_without_its_acceptance(page
 
 def test_a_model_is_fetched_with_progress_cancelled_resumed_used_and_removed(page: Page, stage: Stage) -> None:
     stage.hub.slow_down(MIB)
+    stage.hub.fail("hold", path=".rkllm", after_bytes=3 * MIB, times=0)  # so that nothing of what follows is too late
     sign_in(page, stage.appliance, "models")
     row = look(page, SMALL).nth(1)
     row.get_by_role("button", name="Fetch").click()
     expect(download(page)).to_contain_text(re.compile(r"[\d.]+ MB of 8.\d+ MB"))
-    expect(download(page)).to_contain_text(re.compile(r"MB/s"))
-    expect(download(page)).to_contain_text(re.compile(r"\d+ s left"))
+    expect(download(page)).to_contain_text(re.compile(r"[kM]B/s"))
+    expect(download(page)).to_contain_text(re.compile(r"\d+ (s|min) left"))
     bar = download(page).get_by_role("progressbar")
     page.wait_for_function("() => document.querySelector('progress').value > 0.1")
     assert 0 < float(bar.evaluate("bar => bar.value")) < 1
     download(page).get_by_role("button", name="Cancel").click()
     expect(download(page)).to_contain_text("what has come is kept")
+    stage.hub.heal()
     stage.hub.slow_down(0)
     download(page).get_by_role("button", name="Go on").click()
     fetched = here(page, "small")
@@ -108,10 +117,11 @@ def test_an_old_answer_does_not_take_the_place_of_a_newer_one(page: Page, stage:
     link.filter(has_text="Board").click()
     expect(page.locator("#board")).to_be_visible()
     link.filter(has_text="Models").click()
-    while not (len(lists.asked) >= 2 and page.locator("#models").is_visible()):
-        page.wait_for_timeout(20)
+    until(page, lambda: len(lists.asked) >= 2 and page.locator("#models").is_visible())
+    now = {"success": True, "result": stage.appliance.command("models.list")}
+    lists.answers["models.list"] = [now]  # should it be asked for once more
     first, *_, last = [frame["id"] for frame in lists.asked]
-    lists.tell(last, {"success": True, "result": stage.appliance.command("models.list")})
+    lists.tell(last, now)
     expect(here(page, "rockfill-tiny")).to_be_visible()
     lists.tell(first, {"success": True, "result": {"models": []}})
     page.get_by_role("button", name="Variants of CodeGemma 2B").click()  # what came before that is dealt with
@@ -177,6 +187,19 @@ def test_the_runtime_that_is_used_is_named_with_its_reason(page: Page, stage: St
     expect(card).to_contain_text("used")
     expect(card).to_contain_text("named in the configuration")
     expect(card.get_by_label("Fetch a release of Rockchip’s")).to_be_visible()
+
+
+def test_what_came_of_a_runtime_s_button_stays_when_the_list_is_read_anew(page: Page, stage: Stage) -> None:
+    scripted = answer(page, {"runtimes.install": [refusal("hub_unreachable", "Nobody is there.")]})
+    sign_in(page, stage.appliance, "models")
+    card = page.get_by_role("region", name="Runtimes")
+    card.get_by_role("button", name="Fetch").click()
+    expect(card.get_by_role("alert")).to_contain_text("Nobody is there.")
+    scripted.answers["hub.get"] = [{"success": True, "result": {"endpoint": "http://elsewhere", "has_token": False}}]
+    for view in ("Board", "Models"):
+        page.get_by_role("navigation").get_by_role("link", name=view).click()
+    expect(card).to_contain_text("Models come from http://elsewhere")
+    expect(card.get_by_role("alert")).to_contain_text("Nobody is there.")
 
 
 def test_a_file_that_is_not_there_is_not_imported_and_says_so(page: Page, stage: Stage) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
 
+from tests.browser.conftest import PATIENCE_MS
 from tests.browser.driving import HOST, editor, ghost, state
 from tests.proxy import behind_a_proxy, nginx
 
@@ -21,6 +22,7 @@ def test_the_whole_page_works_below_a_prefix(browser: Browser, tmp_path: Path) -
     appliance = behind_a_proxy(tmp_path, tmp_path / "state")
     appliance.start()
     context = browser.new_context(ignore_https_errors=True)
+    context.set_default_timeout(PATIENCE_MS)
     outside: list[str] = []
     failed: list[str] = []
     try:
@@ -52,6 +54,7 @@ def test_the_whole_page_works_below_a_prefix(browser: Browser, tmp_path: Path) -
 def test_a_sign_in_link_works_in_a_browser(browser: Browser, scripted: ScriptedAppliance) -> None:
     """A form's request has an Origin only if the page's referrer policy lets it."""
     context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
     try:
         page = context.new_page()
         path = scripted.command("access.link")["path"]

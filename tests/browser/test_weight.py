@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import expect
 
-from tests.browser.driving import address, editor, received, sign_in
+from tests.browser.driving import address, received, sign_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -26,19 +26,25 @@ def test_the_first_load_and_the_whole_editor_page_are_light(page: Page, shared: 
     assert first <= FIRST_LOAD_BYTES, sorted(got, key=lambda one: one[1])
     page.locator("#token").fill(shared.token)
     page.keyboard.press("Enter")
-    expect(page.locator(".cm-line span").first).to_be_visible()
-    page.wait_for_load_state("networkidle")
+    expect_all(page)
     assert sum(size for _, size in got) <= EDITOR_PAGE_BYTES, sorted(got, key=lambda one: one[1])
+
+
+def expect_all(page: Page) -> None:
+    """Wait for the last that the page loads: how to read the language, and letters."""
+    expect(page.locator(".cm-line span").first).to_be_visible()
+    expect(page.get_by_role("region", name="First steps")).to_be_visible()
+    page.wait_for_function("() => document.fonts.status === 'loaded'")
+    page.wait_for_load_state("networkidle")
 
 
 def test_the_next_load_asks_for_the_document_only(page: Page, shared: Appliance) -> None:
     sign_in(page, shared)
-    page.wait_for_load_state("networkidle")
+    expect_all(page)
     got = received(page)
     page.goto("about:blank")
     page.goto(address(shared))
-    expect(editor(page)).to_be_visible()
-    page.wait_for_load_state("networkidle")
+    expect_all(page)
     fetched = [url for url, size in got if size > 0 and "/static/" in url]
     assert fetched == []
 

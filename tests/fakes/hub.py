@@ -364,7 +364,8 @@ class _Server:
                 piece = data[at : at + (16 << 10)]
                 await response.write(piece)
                 entry["sent_bytes"] += len(piece)
-                await asyncio.sleep(len(piece) / self.bytes_per_s)
+                if self.bytes_per_s:  # it may have been told to hurry
+                    await asyncio.sleep(len(piece) / self.bytes_per_s)
             return
         await response.write(data)
         entry["sent_bytes"] += len(data)

@@ -29,7 +29,8 @@ class BoardView {
   #charts = null;
   #history = [];
   #machine = null;
-  #problem = null;
+  #unread = new Map(); // by command: what came of reading what is shown
+  #problem = null; // what came of the buttons: it stays until the next one, whatever is read meanwhile
   #selftest = null;
   #logs = null;
   #inFront = false;
@@ -69,7 +70,7 @@ class BoardView {
   async #loadFigures() {
     const { resolution, lengthS } = this.#span;
     const isNewest = this.#askingFigures();
-    await this.#try(async () => {
+    await this.#read("stats.history", async () => {
       const { columns } = await this.appliance.call("stats.history", { resolution, last_s: lengthS });
       if (!isNewest()) return;
       this.#columns = new Columns(lengthS);
@@ -79,23 +80,23 @@ class BoardView {
 
   async #loadHistory() {
     const isNewest = this.#askingHistory();
-    await this.#try(async () => {
+    await this.#read("engine.history", async () => {
       const { events } = await this.appliance.call("engine.history");
       if (isNewest()) this.#history = events.toReversed();
     });
   }
 
   async #loadMachine() {
-    await this.#try(async () => (this.#machine = await this.appliance.call("board.get")));
+    await this.#read("board.get", async () => (this.#machine = await this.appliance.call("board.get")));
   }
 
-  async #try(action) {
+  async #read(what, read) {
     try {
-      await action();
-      this.#problem = null;
+      await read();
+      this.#unread.delete(what);
     } catch (problem) {
       if (problem.code === "unreachable") return; // the page says so as a whole
-      this.#problem = problem;
+      this.#unread.set(what, problem);
     }
     this.draw();
   }
@@ -106,6 +107,7 @@ class BoardView {
       <div class="head"><h1>Board</h1>${this.#spanChoice()}</div>
       <dl class=${fresh ? "hero" : "hero stale"}>${this.#hero(engine, stats?.figures).map(([name, value, unit]) => html`<div><dt>${name} <small>${unit}</small></dt><dd>${value}</dd></div>`)}</dl>
       ${problemNote(this.#problem)}
+      ${[...this.#unread.values()].map((problem) => problemNote(problem))}
       <div class="charts">${this.#chartKeys().map((key) => html`<figure class="chart card" id=${`chart-${key}`}></figure>`)}</div>
       ${this.#engineCard(engine)}
       ${this.#machineCard()}
@@ -177,7 +179,11 @@ class BoardView {
       this.#problem = problem;
       this.draw();
     };
-    const command = (label, type, options = {}) => actionButton(label, () => this.appliance.call(type, {}, { timeoutMs: 600_000 }), { failed, ...options });
+    const command = (label, type, options = {}) => actionButton(label, async () => {
+      this.#problem = null;
+      await this.appliance.call(type, {}, { timeoutMs: 600_000 });
+      this.draw();
+    }, { failed, ...options });
     const loaded = ["ready", "busy"].includes(engine.state);
     return html`<section class="card" aria-label="Engine">
       <div class="head"><h2>Engine</h2><p>${stateWords(engine)}</p></div>
@@ -193,7 +199,7 @@ class BoardView {
           ? command("Resume", "engine.resume", { kind: "primary" })
           : command("Pause", "engine.pause", { title: "Refuses completions and frees the memory, for something else to run" })}
         ${command("Restart", "engine.restart")}
-        ${loaded ? command("Unload", "engine.unload") : actionButton("Load", () => this.appliance.call("engine.load", {}, { timeoutMs: 600_000 }), { failed, disabled: engine.paused })}
+        ${loaded ? command("Unload", "engine.unload") : command("Load", "engine.load", { disabled: engine.paused })}
         ${engine.pinned ? command("Let it be unloaded", "engine.unpin") : command("Keep it loaded", "engine.pin")}
       </p>
     </section>`;
@@ -253,6 +259,7 @@ class BoardView {
 
   #logsCard() {
     const load = async () => {
+      this.#problem = null;
       this.#logs = (await this.appliance.call("engine.logs", { lines: 200 })).lines;
       this.draw();
     };

@@ -15,7 +15,8 @@ const HIGHEST = "";
 
 export function clocksCard(appliance, changed) {
   let state = null;
-  let problem = null;
+  let unread = null; // what came of reading how they stand
+  let problem = null; // what came of changing that: it stays until the next change, whatever is read meanwhile
   let missing = false;
   let timer = 0;
 
@@ -27,28 +28,24 @@ export function clocksCard(appliance, changed) {
       const answer = await appliance.call("clocks.get");
       if (!isNewest()) return;
       state = answer;
-      problem = null;
+      unread = null;
     } catch (failure) {
       if (!isNewest()) return;
       if (failure.code === "unknown_command") missing = true;
-      else if (failure.code !== "unreachable") problem = failure;
+      else if (failure.code !== "unreachable") unread = failure;
     }
     changed();
   };
 
-  /** `wish` changes the policy or what is fixed; the answer is how everything stands then. */
-  const set = async (wish) => {
-    const isNewest = asking();
-    try {
-      const answer = await appliance.call("clocks.set", { policy: state.policy, fixed_mhz: state.fixed_mhz, ...wish });
-      if (!isNewest()) return;
-      state = answer;
-      problem = null;
-    } catch (failure) {
-      problem = failure;
-    }
+  /** Runs a command that changes them; its answer is how everything stood then. Read once more, since an older question may be answered later. */
+  const change = async (type, parameters) => {
+    problem = null;
+    state = await appliance.call(type, parameters);
     changed();
+    load();
   };
+  /** `wish` changes the policy or what is fixed. */
+  const set = (wish) => change("clocks.set", { policy: state.policy, fixed_mhz: state.fixed_mhz, ...wish }).catch(failed);
   const fix = (name, mhz) => {
     const others = Object.fromEntries(Object.entries(state.fixed_mhz).filter(([other]) => other !== name));
     return set({ fixed_mhz: mhz === HIGHEST ? others : { ...others, [name]: Number(mhz) } });
@@ -83,8 +80,8 @@ export function clocksCard(appliance, changed) {
   return {
     load,
     draw() {
-      if (missing || (!state && !problem)) return nothing;
-      if (!state) return html`<section class="card" aria-label="Clocks"><h2>Clocks</h2>${problemNote(problem)}</section>`;
+      if (missing || (!state && !unread)) return nothing;
+      if (!state) return html`<section class="card" aria-label="Clocks"><h2>Clocks</h2>${problemNote(unread)}</section>`;
       return html`<section class="card" aria-label="Clocks">
         <div class="head"><h2>Clocks</h2><p role="status">${state.raised ? "Raised now" : "Not raised now"}${state.lowered_percent ? `, lowered by ${state.lowered_percent} % because it is hot` : ""}</p></div>
         ${state.devices.length ? html`
@@ -96,12 +93,10 @@ export function clocksCard(appliance, changed) {
           </div>
           <div class="scrolls" tabindex="0" role="group" aria-label="Devices"><table class="plainly"><thead><tr><th scope="col">Device</th><th scope="col">Now</th><th scope="col">Governor and limits</th><th scope="col">State</th><th scope="col">When raised</th></tr></thead>
             <tbody>${repeat(state.devices, ({ name }) => name, row)}</tbody></table></div>
-          <p class="actions">${actionButton("Give them back now", async () => {
-            state = await appliance.call("clocks.restore");
-            changed();
-          }, { failed, disabled: !state.raised, title: "Until the engine changes its state the next time" })}</p>` : nothing}
+          <p class="actions">${actionButton("Give them back now", () => change("clocks.restore", {}), { failed, disabled: !state.raised, title: "Until the engine changes its state the next time" })}</p>` : nothing}
         ${state.problems.length ? html`<ul class="findings">${state.problems.map((found) => html`<li class="warning"><strong>${found.device}</strong> <span>${found.message} <span class="quiet">${found.advice}</span></span></li>`)}</ul>` : nothing}
         ${problemNote(problem)}
+        ${problemNote(unread)}
       </section>`;
     },
   };

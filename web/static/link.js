@@ -148,7 +148,9 @@ export class Link {
     clearTimeout(this.#watching);
     const socket = this.#socket;
     this.#socket = null;
-    socket?.close();
+    // One that is not there yet is closed once it is: browsers complain of the other way as of an error.
+    if (socket?.readyState === WebSocket.CONNECTING) socket.addEventListener("open", () => socket.close());
+    else socket?.close();
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
     for (const { settle } of waiting) settle(new Problem(UNREACHABLE));

@@ -10,7 +10,8 @@ const ORIGINS = { configured: "named in the configuration", installed: "installe
 export function runtimesCard(appliance, changed) {
   let state = null;
   let hub = null;
-  let problem = null;
+  let unread = null; // what came of reading what is here
+  let problem = null; // what came of the buttons: it stays until the next one, whatever is read meanwhile
   let account = null;
 
   const asking = newest();
@@ -20,9 +21,9 @@ export function runtimesCard(appliance, changed) {
       const answers = await Promise.all([appliance.call("runtimes.list"), appliance.call("hub.get")]);
       if (!isNewest()) return;
       [state, hub] = answers;
-      problem = null;
+      unread = null;
     } catch (failure) {
-      if (isNewest() && failure.code !== "unreachable") problem = failure;
+      if (isNewest() && failure.code !== "unreachable") unread = failure;
     }
     changed();
   };
@@ -30,10 +31,12 @@ export function runtimesCard(appliance, changed) {
     problem = failure;
     changed();
   };
-  const action = (label, type, parameters, options = {}) => actionButton(label, async () => {
-    await appliance.call(type, parameters, { timeoutMs: 120_000 });
+  const button = (label, run, options = {}) => actionButton(label, async () => {
+    problem = null;
+    await run();
     await load();
   }, { failed, kind: "small", ...options });
+  const action = (label, type, parameters, options) => button(label, () => appliance.call(type, parameters, { timeoutMs: 120_000 }), options);
 
   const row = (runtime) => {
     const { version, chosen = state.chosen?.version === runtime.version } = runtime;
@@ -43,12 +46,9 @@ export function runtimesCard(appliance, changed) {
         <p class="quiet">${[ORIGINS[runtime.origin] ?? runtime.origin, runtime.official ? "Rockchip’s release, verified" : "not a known release", runtime.path].join(" · ")}</p></div>
       <div class="actions">
         ${version && state.pinned !== version ? action("Use always", "runtimes.use", { version }) : nothing}
-        ${runtime.origin === "installed" ? actionButton("Remove…", async () => {
-          if (await removalConfirmed(version)) {
-            await appliance.call("runtimes.remove", { version });
-            await load();
-          }
-        }, { failed, kind: "small" }) : nothing}
+        ${runtime.origin === "installed" ? button("Remove…", async () => {
+          if (await removalConfirmed(version)) await appliance.call("runtimes.remove", { version });
+        }) : nothing}
       </div>
       ${problemNote(runtime.problem)}
     </li>`;
@@ -57,7 +57,7 @@ export function runtimesCard(appliance, changed) {
   return {
     load,
     draw() {
-      if (!state) return problemNote(problem);
+      if (!state) return problemNote(unread);
       const here = new Set(state.runtimes.map(({ version }) => version));
       const more = state.available.filter((version) => !here.has(version)).toReversed();
       return html`<section class="card" aria-label="Runtimes">
@@ -67,22 +67,19 @@ export function runtimesCard(appliance, changed) {
           ? html`<ul class="rows">${repeat(state.runtimes, ({ path }) => path, row)}</ul>`
           : emptyNote("No runtime is here.", "The NPU needs one; choosing a model for the NPU fetches the one that suits it. Without an NPU none is needed.")}
         ${problemNote(problem)}
+        ${problemNote(unread)}
         ${more.length ? html`<form class="row" @submit=${(event) => event.preventDefault()}>
           <label for="runtime-version">Fetch a release of Rockchip’s</label>
           <select id="runtime-version" name="version">${more.map((version) => html`<option>${version}</option>`)}</select>
-          ${actionButton("Fetch", async () => {
-            await appliance.call("runtimes.install", { version: document.getElementById("runtime-version").value }, { timeoutMs: 120_000 });
-            await load();
-          }, { failed })}
+          ${button("Fetch", () => appliance.call("runtimes.install", { version: document.getElementById("runtime-version").value }, { timeoutMs: 120_000 }), { kind: "" })}
         </form>` : nothing}
         ${hub ? html`<p class="row"><span class="quiet">Models come from ${hub.endpoint}${hub.has_token ? ", with your token" : ", without a token"}${account ? `, signed in as ${account}` : ""}.</span>
           ${hub.has_token
             ? action("Forget the token", "hub.logout", {}, { kind: "small plain" })
-            : actionButton("Give it a token", async () => {
+            : button("Give it a token", async () => {
                 const given = await hubLogin(appliance);
                 if (typeof given === "string") account = given;
-                await load();
-              }, { failed, kind: "small plain" })}</p>` : nothing}
+              }, { kind: "small plain" })}</p>` : nothing}
       </section>`;
     },
   };

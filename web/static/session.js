@@ -2,7 +2,7 @@
 
 import { Problem, UNREACHABLE } from "./problem.js";
 
-const ANSWER_TIMEOUT_MS = 5000;
+const ANSWER_TIMEOUT_MS = 30_000; // as on the link: a board that is busy is slow, and not gone
 
 export const login = (token) => post("login", { token });
 export const logout = () => post("logout", {});

@@ -16,7 +16,8 @@ const FOR_EDITORS = ["read", "complete"];
 export function tokensCard(appliance, changed) {
   let tokens = null;
   let made = null;
-  let problem = null;
+  let unread = null; // what came of reading the list
+  let problem = null; // what came of making one or taking one back
 
   const asking = newest();
   const load = async () => {
@@ -25,9 +26,9 @@ export function tokensCard(appliance, changed) {
       const answer = await appliance.call("tokens.list");
       if (!isNewest()) return;
       ({ tokens } = answer);
-      problem = null;
+      unread = null;
     } catch (failure) {
-      if (isNewest() && failure.code !== "unreachable") problem = failure;
+      if (isNewest() && failure.code !== "unreachable") unread = failure;
     }
     changed();
   };
@@ -41,6 +42,7 @@ export function tokensCard(appliance, changed) {
     const { elements } = event.target;
     const scopes = Object.keys(SCOPES).filter((scope) => elements[`scope-${scope}`].checked);
     try {
+      problem = null;
       made = await appliance.call("tokens.add", { name: elements.name.value.trim(), scopes });
       event.target.reset();
       await load();
@@ -56,6 +58,7 @@ export function tokensCard(appliance, changed) {
       <p class="actions"><button type="button" class="accent" @click=${() => close("revoke")}>Revoke it</button>
         <button type="button" autofocus @click=${() => close()}>Keep it</button></p>`);
     if (answer !== "revoke") return;
+    problem = null;
     await appliance.call("tokens.revoke", { name });
     if (made?.name === name) made = null;
     await load();
@@ -64,7 +67,7 @@ export function tokensCard(appliance, changed) {
   return {
     load,
     draw() {
-      if (!tokens) return problem ? html`<section class="card" aria-label="Tokens"><h2>Tokens</h2>${problemNote(problem)}</section>` : nothing;
+      if (!tokens) return unread ? html`<section class="card" aria-label="Tokens"><h2>Tokens</h2>${problemNote(unread)}</section>` : nothing;
       return html`<section class="card" aria-label="Tokens">
         <h2>Tokens</h2>
         <p class="quiet">One for each editor or automation, good for no more than it needs, can be taken back without touching the others.</p>
@@ -80,6 +83,7 @@ export function tokensCard(appliance, changed) {
           <button>Make a token</button>
         </form>
         ${problemNote(problem)}
+        ${problemNote(unread)}
       </section>`;
     },
   };
