@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import jinja2
 import pytest
 import yaml
 
-from tests.appliance import ROOT, ScriptedAppliance, environment, free_port
+from tests.appliance import ROOT, START_S, ScriptedAppliance, environment, free_port
 from tests.not_run import not_run
 
 if TYPE_CHECKING:
@@ -70,12 +71,11 @@ def test_the_python_script(board: ScriptedAppliance) -> None:
     try:
         assert program.stdout is not None
         assert [program.stdout.readline() for _ in range(2)] == ["ready\n", "a + b\n"]
-        heard = ""
-        while heard != "model.loaded fake\n":  # it may not have subscribed yet when we begin
+        while not select.select([program.stdout], [], [], 0)[0]:  # it may not have subscribed yet when we begin
             board.command("engine.unload")
             board.wait_for_state("stopped")
             board.command("engine.load")
-            heard = program.stdout.readline()
+        assert program.stdout.readline() == "model.loaded fake\n"
     finally:
         program.kill()
         program.wait()
@@ -126,16 +126,14 @@ def test_home_assistants_sensors(board: ScriptedAppliance, assistant: Any) -> No
 
 def test_home_assistants_commands(board: ScriptedAppliance, assistant: Any) -> None:
     def call(name: str, **values: str) -> Any:
-        """As `rest_command` does: the payload rendered, the content type beside the headers, and 10 s at most."""
+        """As `rest_command` does: the payload rendered, the content type beside the headers."""
         command = assistant["rest_command"][name]
         headers = {**command["headers"], "User-Agent": "HomeAssistant/2026.11 aiohttp/3.13"}
         if "content_type" in command:
             headers["Content-Type"] = command["content_type"]
         body = rendered(command["payload"], **values).encode() if "payload" in command else b""
         path = command["url"].removeprefix(board.url)
-        started_s = time.monotonic()
         answer = board.request(command["method"].upper(), path, body, headers=headers, token=None)
-        assert time.monotonic() - started_s < 10
         assert answer.status in (200, 202), answer.body
         return answer.json()["result"]
 
@@ -145,7 +143,7 @@ def test_home_assistants_commands(board: ScriptedAppliance, assistant: Any) -> N
     assert board.command("engine.get")["paused"]
     board.script(text="a + b", load_s=1.0)
     for name, values in (("rockfill_resume", {}), ("rockfill_load", {"model": "fake"})):
-        job = call(name, **values)["job"]
+        job = call(name, **values)["job"]  # it waits 10 s at most, and a load may take longer: that goes on by itself
         while (state := board.command("jobs.get", job=job)["state"]) == "running":
             time.sleep(0.05)
         assert state == "done"
@@ -160,7 +158,7 @@ def test_home_assistants_command_lines(board: ScriptedAppliance, assistant: Any,
     def run(command: str) -> str:
         """As `command_line` does: through a shell."""
         command = command.replace("/config/rockfill-token", str(tmp_path / "token"))
-        done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=15, check=False)
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=START_S, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -225,19 +223,23 @@ def test_node_red(board: ScriptedAppliance, tmp_path: Path) -> None:
     )
     try:
         heard: dict[str, Any] = {}
-        deadline_s = time.monotonic() + 45
-        while not {"completion", "temperature"} <= heard.keys():
+        deadline_s = time.monotonic() + 2 * START_S
+
+        def listen() -> None:
             assert program.poll() is None, program.communicate()
             assert time.monotonic() < deadline_s, f"{heard}"
             time.sleep(0.1)
-            heard = dict(map(json.loads, told.read_text().splitlines())) if told.exists() else {}
+            if told.exists():
+                whole = [line for line in told.read_text().splitlines(keepends=True) if line.endswith("\n")]
+                heard.update(map(json.loads, whole))
+
+        while not {"completion", "temperature"} <= heard.keys():
+            listen()
         assert heard["completion"] == "a + b"
         assert heard["temperature"] == board.command("stats.get")["figures"]["npu.temp_celsius"]
         board.command("engine.restart")
         while "engine.restarted" not in heard:
-            assert time.monotonic() < deadline_s, f"{heard}"
-            time.sleep(0.1)
-            heard = dict(map(json.loads, told.read_text().splitlines()))
+            listen()
         assert heard["engine.restarted"]["model"] == "fake"
     finally:
         program.terminate()
