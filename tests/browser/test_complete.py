@@ -140,6 +140,7 @@ def test_giving_up_ends_the_run_on_the_appliance(page: Page, scripted: ScriptedA
         page.keyboard.press(key)
         page.keyboard.press("Escape")  # typing asks again by itself
         scripted.wait_for_state("ready")
+    page.close()  # before the daemon ends, which it would complain of
 
 
 def test_typing_ahead_of_a_slow_stream_keeps_it(page: Page, shared: Appliance) -> None:
@@ -287,6 +288,7 @@ def test_markup_in_a_completion_and_in_a_file_name_is_text(page: Page, shared: A
     answer(page, {"complete.start": completion(markup[:9], markup[9:])})
     sign_in(page, shared)
     page.get_by_label("Open…").set_input_files([FilePayload(name=f"{markup}.py", mimeType="text/x", buffer=b"")])
+    expect(page.get_by_role("tab")).to_have_count(2)
     ask_at_the_end_of(page, ADD)
     expect(status(page)).to_contain_text(markup)
     assert ghost(page).text_content() == markup
@@ -306,9 +308,12 @@ def test_the_ghost_text_stands_where_the_cursor_is(page: Page, shared: Appliance
     page.keyboard.press("Control+Space")
     expect(ghost(page)).to_have_text("first\nsecond", use_inner_text=False)
     expect(page.locator(".cm-line", has=ghost(page))).to_have_text("last = first\nsecond!", use_inner_text=False)
-    sheet, offered = boxes([page.locator("#sheet"), ghost(page)])
-    assert sheet["y"] <= offered["y"]
-    assert offered["y"] + offered["height"] <= sheet["y"] + sheet["height"]
+
+    def is_in_view() -> bool:
+        sheet, offered = boxes([page.locator("#sheet"), ghost(page)])
+        return sheet["y"] <= offered["y"] and offered["y"] + offered["height"] <= sheet["y"] + sheet["height"]
+
+    until(page, is_in_view)  # it is scrolled there with the next frame
 
 
 def test_the_exact_prompt_is_shown_with_its_control_tokens(page: Page, shared: Appliance) -> None:
