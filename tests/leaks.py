@@ -47,8 +47,10 @@ async def event_loop_rules() -> AsyncIterator[None]:
     # Only calls that come from our package count; a test may read its data in the loop.
     with blockbuster_ctx("rockfill") as rules:
         rules.functions["os.read"].can_block_in("rockfill/engine/process.py", "spawn")  # until exec is done
-        # /proc/PID/status is made from counters in memory
-        rules.functions["io.TextIOWrapper.read"].can_block_in("rockfill/hardware/process.py", "resident_bytes")
+        # /proc/PID is made from counters in memory
+        for reader in ("resident_bytes", "is_at_work"):
+            rules.functions["io.TextIOWrapper.read"].can_block_in("rockfill/hardware/process.py", reader)
+        rules.functions["os.listdir"].can_block_in("rockfill/hardware/process.py", "is_at_work")
         yield
     left = asyncio.all_tasks() - {asyncio.current_task()}
     if left:

@@ -49,7 +49,7 @@ class Engine:
 
     hello_timeout_s: Seconds = 20.0
     load_timeout_s: Seconds = 60.0
-    accepted_timeout_s: Seconds = 10.0
+    accepted_timeout_s: Seconds = 1.0
     first_token_timeout_s: Seconds = 20.0
     token_gap_timeout_s: Seconds = 20.0
     abort_timeout_s: Seconds = 30.0

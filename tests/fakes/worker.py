@@ -7,6 +7,7 @@ The "model" is a JSON file that is read again at each run, so that a running wor
     prints      a line on standard output at the beginning of a run
     tokens      how many tokens it is cut into (default: one a character)
     load_s      how long a load takes
+    tokenize_s  for how long it computes whenever it splits a text into tokens
     prefill_s   before the first token; token_s: before each
     holds       {"before": N, "while": path}: token N waits while that file exists, or until an abort; PATH.reached is
                 there once one waits
@@ -64,6 +65,9 @@ class FakeSession:
         )
 
     def tokenize(self, text: str) -> list[int]:
+        computes_until_s = time.monotonic() + self._script().get("tokenize_s", 0)
+        while time.monotonic() < computes_until_s:
+            pass
         return [FIRST_TEXT_ID + ord(character) for character in text]
 
     def detokenize(self, token_ids: list[int]) -> str:

@@ -14,7 +14,7 @@ from rockfill.engine import machine
 from rockfill.engine.process import KEPT_LINES
 from rockfill.engine.stream import TextStream
 from rockfill.errors import Code, Problem, ProblemInfo
-from rockfill.hardware.process import resident_bytes
+from rockfill.hardware.process import is_at_work, resident_bytes
 from rockfill.link import messages
 from rockfill.snapshots import EngineSnapshot, Phase
 
@@ -34,6 +34,9 @@ MEASURABLE_PREFILL_TOKENS = 32
 MEASURABLE_DECODED_TOKENS = 8
 
 JOURNAL_LINES = 10
+
+# How many times as long a worker may take that is seen to be at something, for what takes an idle one milliseconds.
+AT_WORK_FACTOR = 10
 
 # A deadline noticed so much too late says little of the worker: the event loop stood still, or the whole machine.
 LATE_S = 0.2
@@ -150,7 +153,8 @@ class Supervisor:
         self._queue: asyncio.Queue[ev.Event | asyncio.Future[None]] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
         self._armed: machine.Deadline | None = None
-        self._prolonged: machine.Deadline | None = None
+        self._was_late = False  # of the deadline that is armed: whether it was noticed late once
+        self._seen_at_work = 0  # and how many times it was prolonged because the worker is at something
         self._child: Child | None = None
         self._earlier_lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._earlier_lines_total = 0
@@ -361,7 +365,7 @@ class Supervisor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._armed = deadline
+        self._armed, self._was_late, self._seen_at_work = deadline, False, 0
         if deadline is not None:
             self._timer = asyncio.get_running_loop().call_later(deadline.seconds, self._expire, deadline)
 
@@ -378,14 +382,23 @@ class Supervisor:
         else:
             left_s = 0.0
         late_s = loop.time() - self._timer.when() if self._timer is not None else 0.0
-        if late_s > LATE_S and deadline is not self._prolonged:
+        if late_s > LATE_S and not self._was_late:
             # Once only, or a machine that is always late would find no hang.
-            self._prolonged, left_s = deadline, max(left_s, late_s)
+            self._was_late, left_s = True, max(left_s, late_s)
+        elif left_s <= 0 and deadline.limit is machine.Limit.ACCEPTED and self._is_at_work():
+            left_s = deadline.seconds
         if left_s > 0:
             self._timer = loop.call_later(left_s, self._expire, deadline)
             return
         # Behind what the worker said in this turn of the loop, which is put into the queue at its end.
         loop.call_soon(self._queue.put_nowait, ev.DeadlinePassed(deadline.serial))
+
+    def _is_at_work(self) -> bool:
+        """Whether the worker is seen to be at something, which is believed of it only so many times."""
+        if self._child is None or self._seen_at_work + 1 >= AT_WORK_FACTOR:
+            return False
+        self._seen_at_work += 1
+        return is_at_work(self._child.pid)
 
     def _publish(self) -> None:
         state = self._state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import resource
 from pathlib import Path
@@ -30,6 +31,18 @@ def started_ticks(pid: int) -> int | None:
     text = sysfs.read_text(sysfs.root() / "proc" / str(pid) / "stat") or ""
     fields = text.rpartition(")")[2].split()  # the name before may hold anything; see proc_pid_stat(5)
     return int(fields[19]) if len(fields) > 19 and fields[0] not in "ZX" else None
+
+
+def is_at_work(pid: int) -> bool:
+    """Whether a thread of process `pid` computes now, waits for its turn on a processor, or for the disk or a driver:
+    whether it is at something, and does not just sleep."""
+    tasks = Path(f"/proc/{pid}/task")  # of a child, so never of a board that is made up
+    try:
+        threads = os.listdir(tasks)  # noqa: PTH208 - nothing but names, from the kernel's memory
+    except OSError:
+        return False
+    states = [(sysfs.read_text(tasks / thread / "stat") or "").rpartition(")")[2].split()[:1] for thread in threads]
+    return ["R"] in states or ["D"] in states
 
 
 def allow_many_files() -> None:

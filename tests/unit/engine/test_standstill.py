@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rockfill.engine import supervisor as supervision
 from rockfill.engine.machine import Deadline, Limit
 from rockfill.errors import Code, Problem
 from rockfill.link.messages import Accepted, Generate, Trimmed
@@ -39,6 +40,7 @@ async def taken_by_a_stopped_worker(running: Engine, script: Script) -> tuple[Ge
     pid = running.supervisor.snapshot.worker_pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
     generation = running.supervisor.submit(script.target, Generate(0, "a"))
     await running.reaches(Phase.BUSY)
     armed = running.supervisor._armed
@@ -71,6 +73,50 @@ async def test_but_once_only(running: Engine, script: Script) -> None:
     generation, deadline, _ = await taken_by_a_stopped_worker(running, script)
     await passes_late(running, deadline)
     await passes_late(running, deadline)
+    with pytest.raises(Problem) as caught:
+        async for _ in generation:
+            pass
+    assert caught.value.code is Code.ENGINE_HUNG
+
+
+async def passes(running: Engine) -> None:
+    """The timer of the deadline that is armed goes off, in time."""
+    supervisor = running.supervisor
+    deadline, timer = supervisor._armed, supervisor._timer
+    assert deadline is not None
+    assert timer is not None
+    timer.cancel()
+    supervisor._expire(deadline)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await supervisor.heartbeat()
+
+
+async def test_a_worker_that_is_at_something_may_take_up_a_request_later(
+    running: Engine, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def at_work(pid: int) -> bool:
+        asked.append(pid)
+        return True
+
+    monkeypatch.setattr(supervision, "is_at_work", at_work)
+    generation, _, pid = await taken_by_a_stopped_worker(running, script)
+    for _ in range(supervision.AT_WORK_FACTOR - 1):
+        await passes(running)
+        assert running.supervisor.snapshot.phase is Phase.BUSY
+    assert set(asked) == {pid}
+    await passes(running)
+    with pytest.raises(Problem) as caught:
+        async for _ in generation:
+            pass
+    assert caught.value.code is Code.ENGINE_HUNG
+
+
+async def test_one_that_is_at_nothing_may_not(running: Engine, script: Script) -> None:
+    generation, _, _ = await taken_by_a_stopped_worker(running, script)
+    await passes(running)
     with pytest.raises(Problem) as caught:
         async for _ in generation:
             pass
