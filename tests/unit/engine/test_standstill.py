@@ -40,7 +40,7 @@ async def taken_by_a_stopped_worker(running: Engine, script: Script) -> tuple[Ge
     pid = running.supervisor.snapshot.worker_pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
-    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+    await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
     generation = running.supervisor.submit(script.target, Generate(0, "a"))
     await running.reaches(Phase.BUSY)
     armed = running.supervisor._armed
