@@ -384,7 +384,7 @@ class _Appliance:
 
     def _write_history(self) -> None:
         try:
-            self._state.keep_history([asdict(event) for event in self._history.events])
+            self._state.keep_history(lambda: [asdict(event) for event in self._history.events])
         except Problem as problem:  # a full disk must not end the appliance
             log.warning("the history is not kept: %s", problem.message)
 

@@ -21,7 +21,7 @@ from rockfill.disk import write_atomically
 from rockfill.errors import Code, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -133,9 +133,10 @@ class StateDir:
 
     def announce(self, url: str) -> None:
         """Say beside the lock at which address this process answers; `read_address` finds it."""
+        # Not emptied first: whoever reads meanwhile is to find who holds it.
         content = f"{os.getpid()}\n{url}\n".encode()
-        os.ftruncate(self._lock_fd, 0)
         os.pwrite(self._lock_fd, content, 0)
+        os.ftruncate(self._lock_fd, len(content))
 
     def token(self) -> str:
         """The primary token, made at the first call ever."""
@@ -175,18 +176,27 @@ class StateDir:
 
     def selftests(self) -> dict[str, Any]:
         """The stored selftest results by key, as they were given to `keep_selftest`. Read from disk once."""
-        if self._selftests is None:
-            try:
-                value = json.loads((self.path / "selftests.json").read_bytes())
-            except (OSError, ValueError, RecursionError):
-                value = None  # they can be made again
-            self._selftests = value if isinstance(value, dict) else {}
-        return self._selftests
+        found = self._selftests
+        if found is None:
+            with self._changing:
+                if self._selftests is None:
+                    self._selftests = self._read_selftests()
+                found = self._selftests
+        return found
+
+    def _read_selftests(self) -> dict[str, Any]:
+        try:
+            value = json.loads((self.path / "selftests.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}  # they can be made again
+        return value if isinstance(value, dict) else {}
 
     def keep_selftest(self, key: str, result: Mapping[str, Any]) -> None:
         """Store a selftest's result."""
-        self._selftests = {**self.selftests(), key: dict(result)}
-        _write_atomically(self.path / "selftests.json", json.dumps(self._selftests, indent=1).encode() + b"\n")
+        with self._changing:
+            kept = {**self.selftests(), key: dict(result)}
+            _write_atomically(self.path / "selftests.json", json.dumps(kept, indent=1).encode() + b"\n")
+            self._selftests = kept
 
     def tokens(self) -> list[Any]:
         """The named tokens, as they were given to `keep_tokens`. None if they can't be read, so that nobody gets in."""
@@ -196,25 +206,29 @@ class StateDir:
             return []
         return value if isinstance(value, list) else []
 
-    def keep_tokens(self, tokens: Sequence[Any]) -> None:
-        """Store the named tokens."""
-        _write_atomically(self.path / "tokens.json", json.dumps(tokens, indent=1).encode() + b"\n")
+    def keep_tokens(self, tokens: Callable[[], Sequence[Any]]) -> None:
+        """Store the named tokens, asked for only when it is our turn: whoever writes last then has the newest."""
+        with self._changing:
+            _write_atomically(self.path / "tokens.json", json.dumps(tokens(), indent=1).encode() + b"\n")
 
     def history(self) -> list[Any]:
         """The stored lifecycle events, as they were given to `keep_history`."""
         return self._stored_list("history.json")
 
-    def keep_history(self, events: Sequence[Any]) -> None:
-        """Store the lifecycle events."""
-        _write_atomically(self.path / "history.json", json.dumps(events, separators=(",", ":")).encode() + b"\n")
+    def keep_history(self, events: Callable[[], Sequence[Any]]) -> None:
+        """Store the lifecycle events, asked for likewise."""
+        with self._changing:
+            text = json.dumps(events(), separators=(",", ":"))
+            _write_atomically(self.path / "history.json", text.encode() + b"\n")
 
     def evaluations(self) -> list[Any]:
         """The stored results of evaluations, as they were given to `keep_evaluations`."""
         return self._stored_list("evaluations.json")
 
-    def keep_evaluations(self, results: Sequence[Any]) -> None:
-        """Store the results of evaluations."""
-        _write_atomically(self.path / "evaluations.json", json.dumps(results, indent=1).encode() + b"\n")
+    def keep_evaluations(self, results: Callable[[], Sequence[Any]]) -> None:
+        """Store the results of evaluations, asked for likewise."""
+        with self._changing:
+            _write_atomically(self.path / "evaluations.json", json.dumps(results(), indent=1).encode() + b"\n")
 
     def _stored_list(self, name: str) -> list[Any]:
         """A list that can be made again: where it can't be read it is empty."""

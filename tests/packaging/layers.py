@@ -16,7 +16,7 @@ PACKAGE = "rockfill"
 # A row may import the rows above it, never its own. Where one layer of the drawing has an order within, it has rows.
 LAYERS = (
     "errors",
-    "decode session disk",
+    "decode session disk unbroken",
     "config paths snapshots bus state link fim compat",
     "rkllm llama hub store hardware prompting",
     "engine watchdog",

@@ -5,17 +5,18 @@ import os
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from rockfill import state as state_module
 from rockfill.errors import Code, Problem
-from rockfill.state import STATE_VERSION, Choices, StateDir, read_token
+from rockfill.state import STATE_VERSION, Choices, StateDir, read_address, read_token
 from tests.engines import ENVIRONMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -221,7 +222,7 @@ def test_the_file_of_a_newer_version_is_refused_and_left_alone(state: StateDir, 
 def test_selftests_and_history_are_kept(state: StateDir) -> None:
     state.keep_selftest("one", {"a": 1})
     state.keep_selftest("two", {"b": 2})
-    state.keep_history([{"time_s": 1.5}])
+    state.keep_history(lambda: [{"time_s": 1.5}])
     assert state.selftests() == {"one": {"a": 1}, "two": {"b": 2}}
     again = StateDir(state.path, -1)
     assert again.selftests() == {"one": {"a": 1}, "two": {"b": 2}}
@@ -249,3 +250,71 @@ def test_whoever_reads_the_hubs_token_while_it_is_stored_has_the_new_one_after(
     monkeypatch.setattr(state_module, "_write_atomically", read_first)
     state.keep_hub_token("new")
     assert state.hub_token() == "new"
+
+
+# ---- several at once
+
+
+@pytest.mark.parametrize("what", ["tokens", "history", "evaluations"])
+def test_who_writes_last_writes_the_newest(state: StateDir, what: str) -> None:
+    """The first one asks what to write, and then is kept waiting until the second one would have written."""
+    keep, read = getattr(state, f"keep_{what}"), getattr(state, what)
+    present, asked, go_on = ["old"], threading.Event(), threading.Event()
+
+    def slowly() -> list[str]:
+        found = list(present)
+        asked.set()
+        go_on.wait()
+        return found
+
+    first = threading.Thread(target=keep, args=(slowly,))
+    first.start()
+    asked.wait()
+    present.append("new")
+    second = threading.Thread(target=keep, args=(lambda: list(present),))
+    second.start()
+    second.join(0.1)
+    go_on.set()
+    for thread in (first, second):
+        thread.join()
+    assert read() == ["old", "new"]
+
+
+def test_two_selftests_that_end_together_are_both_kept(state: StateDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, writing, go_on = state_module._write_atomically, threading.Event(), threading.Event()
+
+    def slowly(path: Path, content: bytes) -> None:
+        writing.set()
+        go_on.wait()
+        write(path, content)
+
+    monkeypatch.setattr(state_module, "_write_atomically", slowly)
+    threads = [threading.Thread(target=state.keep_selftest, args=(name, {})) for name in ("one", "two")]
+    threads[0].start()
+    writing.wait()
+    threads[1].start()
+    threads[1].join(0.1)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert StateDir(state.path, -1).selftests() == state.selftests() == {"one": {}, "two": {}}
+
+
+def test_who_looks_while_the_address_is_announced_finds_the_holder(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def looking(call: Callable[..., int | None]) -> Callable[..., int | None]:
+        def looks(*arguments: Any) -> int | None:
+            done = call(*arguments)
+            seen.append((state.path / "lock").read_text().partition("\n")[0])
+            return done
+
+        return looks
+
+    for name in ("ftruncate", "pwrite"):
+        monkeypatch.setattr(os, name, looking(getattr(os, name)))
+    state.announce("http://127.0.0.1:8012")
+    assert set(seen) == {str(os.getpid())}
+    assert read_address(state.path) == "http://127.0.0.1:8012"

@@ -120,8 +120,8 @@ class Access:
 
     @property
     def stored(self) -> list[dict[str, Any]]:
-        """The named tokens as JSON values. None of them can be used as a token."""
-        return [{**asdict(token), "scopes": list(token.scopes)} for token in self._named.values()]
+        """The named tokens as JSON values. None of them can be used as a token. May be asked for in a thread."""
+        return [{**asdict(token), "scopes": list(token.scopes)} for token in self.named]
 
     def add(self, name: str, scopes: Iterable[Scope], now_s: float) -> str:
         """A new token of that name; it is told here, and never again. Raises `invalid_value`."""

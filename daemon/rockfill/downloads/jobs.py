@@ -18,8 +18,9 @@ from rockfill.bus import Event, Topic
 from rockfill.decode import DecodeError, decode
 from rockfill.downloads.plan import Plan
 from rockfill.errors import Code, Problem, ProblemInfo
-from rockfill.hub.transfer import Content, to_the_end
+from rockfill.hub.transfer import Content
 from rockfill.store.shelf import as_value
+from rockfill.unbroken import to_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -133,6 +134,11 @@ class Downloads:
     def plan_of(self, job_id: str) -> Plan:
         return self._plans[job_id]
 
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """Those of `jobs`."""
+        return tuple(self._plans.values())
+
     def unfinished(self, name: str) -> Job | None:
         """The download of the model called `name` that is under way or failed, if there is one."""
         wanted = name.lower().removesuffix(":latest")
@@ -149,12 +155,16 @@ class Downloads:
 
     async def _add(self, plan: Plan) -> Job:
         async with self._changing:
+            shelf = self._shelves[plan.kind]
             job = self._joined(plan)
             if job is None:
-                shelf = self._shelves[plan.kind]
                 await asyncio.to_thread(_check_room, shelf, plan)
+                job = self._joined(plan)  # it may have been tried again by itself meanwhile
+            if job is None:
+                if self._drop_retry(plan.slug):  # from here on what was kept of it changes
+                    self._set(plan.slug, retry_in_s=None)
                 await asyncio.to_thread(_keep, shelf, plan)
-                job = self._joined(plan) or self._enqueue(plan)  # it may have been tried again by itself meanwhile
+                job = self._enqueue(plan)
             return job
 
     def _joined(self, plan: Plan) -> Job | None:
@@ -186,8 +196,10 @@ class Downloads:
             if self._jobs[job_id].state == "done":  # it came first
                 return self._jobs[job_id]
         plan = self._plans[job_id]
-        await asyncio.to_thread(self._shelves[plan.kind].keep_plan, plan.slug, _plan_value(plan, paused=True))
-        self._set(job_id, state="cancelled", **_AT_REST)
+        try:
+            await asyncio.to_thread(self._shelves[plan.kind].keep_plan, plan.slug, _plan_value(plan, paused=True))
+        finally:  # also where the disk refuses that: nobody works on it any more
+            self._set(job_id, state="cancelled", **_AT_REST)
         return self._jobs[job_id]
 
     async def forget(self, job_id: str) -> None:
@@ -205,23 +217,30 @@ class Downloads:
 
     async def take_up(self, *, go_on: bool = True) -> None:
         """Go on with what an earlier run did not finish; without `go_on`, only know of it."""
-        for kind, shelf in self._shelves.items():
-            for slug, value in (await asyncio.to_thread(shelf.plans)).items():
-                try:
-                    kept = decode(_Kept, value)
-                except DecodeError as error:
-                    log.warning("what was begun as %s can't be gone on with: %s", slug, error)
-                    continue
-                plan = kept.plan
-                if plan.kind != kind or plan.slug != slug:
-                    continue
-                if go_on and not kept.paused:
-                    self._enqueue(plan)
-                    continue
-                self._plans[slug] = plan
-                done_bytes = await asyncio.to_thread(shelf.part_bytes, slug)
-                state: State = "cancelled" if kept.paused else "queued"
-                self._jobs[slug] = replace(_job(plan), state=state, done_bytes=done_bytes)
+        async with self._changing:
+            for kind, shelf in self._shelves.items():
+                for slug, value in (await asyncio.to_thread(shelf.plans)).items():
+                    if slug not in self._jobs:  # nobody was quicker to ask for it again
+                        await self._take_up_one(kind, slug, value, go_on=go_on)
+            if self._jobs:
+                self._publish()
+
+    async def _take_up_one(self, kind: str, slug: str, value: object, *, go_on: bool) -> None:
+        try:
+            kept = decode(_Kept, value)
+        except DecodeError as error:
+            log.warning("what was begun as %s can't be gone on with: %s", slug, error)
+            return
+        plan = kept.plan
+        if plan.kind != kind or plan.slug != slug:
+            return
+        if go_on and not kept.paused:
+            self._enqueue(plan)
+            return
+        done_bytes = await asyncio.to_thread(self._shelves[kind].part_bytes, slug)
+        state: State = "cancelled" if kept.paused else "queued"
+        self._plans[slug] = plan
+        self._jobs[slug] = replace(_job(plan), state=state, done_bytes=done_bytes)
 
     async def run(self) -> None:
         """Work the queue off, until cancelled; what is under way is then left as it is, for the next run."""
@@ -344,10 +363,11 @@ class Downloads:
             self._retries[plan.slug] = loop.call_later(retry_s, self._enqueue, plan)
         self._bus.publish(Event(Topic.EVENTS, "download.failed", self._jobs[plan.slug].value()))
 
-    def _drop_retry(self, job_id: str) -> None:
+    def _drop_retry(self, job_id: str) -> bool:
         timer = self._retries.pop(job_id, None)
         if timer is not None:
             timer.cancel()
+        return timer is not None
 
     def _set(self, job_id: str, **changes: Any) -> None:
         self._jobs[job_id] = replace(self._jobs[job_id], **changes)

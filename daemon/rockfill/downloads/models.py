@@ -21,13 +21,14 @@ from rockfill.downloads.jobs import PASSING, RETRY_S, Job
 from rockfill.downloads.plan import TOKENIZER, plan_model
 from rockfill.errors import Code, Problem
 from rockfill.hub.client import Repository, gated
-from rockfill.hub.transfer import Content, to_the_end
+from rockfill.hub.transfer import Content
 from rockfill.state import Acceptance, Wanted
 from rockfill.store.models import Source, manifest_of
 from rockfill.store.shelf import wrong_files
+from rockfill.unbroken import to_the_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from rockfill.compat.verdict import BoardFacts
     from rockfill.downloads.jobs import Downloads
@@ -110,6 +111,8 @@ class ModelLibrary:
         self._wanted = state.choices().wanted
         self._needed = asyncio.Event()
         self._importing = asyncio.Lock()  # two would have the same name, and so the same place
+        self._beginning = asyncio.Lock()  # likewise
+        self._choosing = asyncio.Lock()  # held while it is written down what is chosen and wanted
         self._problem: Problem | None = None  # why what is wanted could not even be begun
         if self._wanted is not None:
             self._needed.set()
@@ -171,13 +174,26 @@ class ModelLibrary:
         if repository.gated and self._hub.token is None:
             raise gated(repository.name, self._hub.page(repository.name), has_token=False)
         await self._see_to_licence(offering, accept=request.accept_licence)
+        tokenizer = await self._tokenizer_for(offering, verdict, request.tokenizer)
+        return await to_the_end(self._begin_alone(request, offering, verdict, tokenizer))
+
+    async def _begin_alone(
+        self, request: Request, offering: Offering, verdict: Verdict, tokenizer: Repository | None
+    ) -> Pulled:
+        async with self._beginning:
+            return await self._begin(request, offering, verdict, tokenizer)
+
+    async def _begin(
+        self, request: Request, offering: Offering, verdict: Verdict, tokenizer: Repository | None
+    ) -> Pulled:
+        repository = offering.repository
         plan = plan_model(
             repository,
             verdict,
             offering.terms,
             self._hub.address,
-            await asyncio.to_thread(self._sources),
-            tokenizer=await self._tokenizer_for(offering, verdict, request.tokenizer),
+            await asyncio.to_thread(self._sources, self._downloads.plans),
+            tokenizer=tokenizer,
             entry=offering.entry,
             use=request.use,
         )
@@ -196,9 +212,13 @@ class ModelLibrary:
 
     async def cancel(self, job_id: str) -> Job:
         """End a download. What was to be run once it had come is not wanted any more."""
+        return await to_the_end(self._cancel(job_id))
+
+    async def _cancel(self, job_id: str) -> Job:
+        wanted = self._wanted
         job = await self._downloads.cancel(job_id)
-        if self._wanted is not None and self._wanted.reference == job.name and job.state != "done":
-            await self._want(None)
+        if wanted is not None and wanted.reference == job.name and job.state != "done":
+            await self._want(None, instead_of=wanted)
         return job
 
     async def run(self) -> None:
@@ -211,8 +231,8 @@ class ModelLibrary:
                 try:
                     pulled = await self.pull(_request_for(wanted))
                     self._problem = None
-                    if pulled.job is None and self._wanted == wanted:  # it came, and we were killed before we chose it
-                        await self._run(self._models.find(pulled.name))
+                    if pulled.job is None:  # it came, and we were killed before we chose it
+                        await self._run(self._models.find(pulled.name), wanted)
                     break
                 except Problem as problem:
                     self._problem = problem
@@ -221,14 +241,25 @@ class ModelLibrary:
                         break
                     await asyncio.sleep(RETRY_S)
 
-    async def choose(self, target: Target) -> None:
-        """Remember a model that is here as the chosen one, in place of whatever was wanted before."""
-        await asyncio.to_thread(partial(self._state.change, model=target.name, wanted=None))
-        self._wanted = self._problem = None
+    async def choose(self, target: Target, then: Callable[[], None]) -> None:
+        """Remember a model that is here as the chosen one, in place of whatever was wanted before.
 
-    async def _want(self, wanted: Wanted | None) -> None:
-        self._wanted, self._problem = wanted, None
-        await asyncio.to_thread(partial(self._state.change, wanted=wanted))
+        `then` is called once that is so, also where whoever asked has gone meanwhile.
+        """
+        await to_the_end(self._choose(target, then))
+
+    async def _choose(self, target: Target, then: Callable[[], None], *, instead_of: Wanted | None = None) -> None:
+        async with self._choosing:
+            if instead_of is None or instead_of == self._wanted:  # else somebody has chosen otherwise meanwhile
+                await asyncio.to_thread(partial(self._state.change, model=target.name, wanted=None))
+                self._wanted = self._problem = None
+                then()
+
+    async def _want(self, wanted: Wanted | None, *, instead_of: Wanted | None = None) -> None:
+        async with self._choosing:
+            if instead_of is None or instead_of is self._wanted:
+                await asyncio.to_thread(partial(self._state.change, wanted=wanted))
+                self._wanted, self._problem = wanted, None
 
     # ---- what is here
 
@@ -317,9 +348,13 @@ class ModelLibrary:
 
         Raises `not_removable` for any other.
         """
-        left = await asyncio.to_thread(self._shelf.remove, Path(target.path).parent)
-        await asyncio.to_thread(self._models.read_again)
-        return left
+        return await to_the_end(asyncio.to_thread(self._remove, Path(target.path).parent))
+
+    def _remove(self, directory: Path) -> list[str]:
+        try:
+            return self._shelf.remove(directory)
+        finally:
+            self._models.read_again()
 
     @property
     def import_directory(self) -> Path:
@@ -350,7 +385,7 @@ class ModelLibrary:
             return await to_the_end(self._bring_in(wish))
 
     async def _bring_in(self, wish: Import) -> str:
-        taken = await asyncio.to_thread(self._sources)
+        taken = await asyncio.to_thread(self._sources, self._downloads.plans)
         name = await asyncio.to_thread(bring_in, self._shelf, wish, taken)
         await asyncio.to_thread(self._models.read_again)
         return name
@@ -374,11 +409,11 @@ class ModelLibrary:
         await asyncio.to_thread(self._models.read_again)
         wanted = self._wanted
         if wanted is not None and wanted.reference == plan.name:
-            await self._run(self._models.find(plan.name))
+            await self._run(self._models.find(plan.name), wanted)
 
-    async def _run(self, target: Target) -> None:
-        await self.choose(target)
-        self._arrived(target)
+    async def _run(self, target: Target, wanted: Wanted) -> None:
+        """Run what was wanted, if it still is."""
+        await self._choose(target, partial(self._arrived, target), instead_of=wanted)
 
     # ---- how
 
@@ -436,14 +471,13 @@ class ModelLibrary:
             return None
         return await self._runtimes.install(choice.version)
 
-    def _sources(self) -> Mapping[str, Source | None]:
+    def _sources(self, plans: Iterable[Plan]) -> Mapping[str, Source | None]:
         """The names that are taken, and by what."""
         found: dict[str, Source | None] = {}
         for target in self._models.targets:
             manifest = manifest_of(target)
             found[target.name] = manifest.source if manifest is not None else None
-        for job in self._downloads.jobs:
-            plan = self._downloads.plan_of(job.id)
+        for plan in plans:
             if plan.manifest is not None:
                 found.setdefault(plan.name, plan.manifest.source)
         return found

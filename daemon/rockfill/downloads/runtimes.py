@@ -14,6 +14,7 @@ from rockfill.downloads.plan import RUNTIME, RUNTIME_LICENCE, plan_runtime
 from rockfill.errors import Code, Problem
 from rockfill.store.runtimes import find_runtimes, inspect
 from rockfill.store.shelf import slug_of
+from rockfill.unbroken import to_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -55,6 +56,8 @@ class RuntimeLibrary:
         self._endpoint = endpoint
         self._system = tuple(system)
         self._found: tuple[FoundRuntime, ...] | None = None
+        self._looking = asyncio.Lock()  # who looks later knows better
+        self._pinning = asyncio.Lock()
         self._pinned = state.choices().runtime
 
     @property
@@ -63,17 +66,17 @@ class RuntimeLibrary:
 
     async def refresh(self) -> None:
         """Look at the disk again."""
-        await asyncio.to_thread(self.look)
+        async with self._looking:
+            self._found = await asyncio.to_thread(self._look)
 
-    def look(self) -> None:
-        """As `refresh`, and blocks for as long as reading some libraries takes."""
-        self._found = find_runtimes(self._configured, self._shelf.root, self._system)
+    def _look(self) -> tuple[FoundRuntime, ...]:
+        return find_runtimes(self._configured, self._shelf.root, self._system)
 
     @property
     def found(self) -> tuple[FoundRuntime, ...]:
+        """Before the first `refresh` this blocks for as long as reading some libraries takes."""
         if self._found is None:
-            self.look()
-        assert self._found is not None
+            self._found = self._look()
         return self._found
 
     @property
@@ -131,6 +134,9 @@ class RuntimeLibrary:
 
     async def install_file(self, path: Path) -> str:
         """Install the library at `path`, with the licence that lies beside it, and return its version."""
+        return await to_the_end(self._install_and_note(path))
+
+    async def _install_and_note(self, path: Path) -> str:
         version = await asyncio.to_thread(self._install_file, path)
         await self.note_arrival()
         return version
@@ -166,7 +172,7 @@ class RuntimeLibrary:
         pinned = None if version == AUTOMATIC else version
         if pinned is not None and pinned not in self.usable_versions:
             raise self._not_here(version)
-        await self._pin(pinned)
+        await to_the_end(self._pin(pinned))
         return pinned
 
     async def remove(self, version: str) -> list[str]:
@@ -181,15 +187,19 @@ class RuntimeLibrary:
                     "Remove it where you put it: `rockfill runtime list` says where that is.",
                 )
             raise self._not_here(version)
-        left = await asyncio.to_thread(self._shelf.remove, runtime.path.parent)
+        return await to_the_end(self._remove(version, runtime.path.parent))
+
+    async def _remove(self, version: str, directory: Path) -> list[str]:
+        left = await asyncio.to_thread(self._shelf.remove, directory)
         if self.pinned == version:
             await self._pin(None)
         await self.refresh()
         return left
 
     async def _pin(self, version: str | None) -> None:
-        await asyncio.to_thread(self._state.change, runtime=version)
-        self._pinned = version
+        async with self._pinning:
+            await asyncio.to_thread(self._state.change, runtime=version)
+            self._pinned = version
 
     def _not_here(self, version: str) -> Problem:
         here = ", ".join(self.usable_versions) or "none"

@@ -30,9 +30,10 @@ from rockfill.decode import DecodeError, decode
 from rockfill.disk import refusals_told, sync_directory, write_atomically
 from rockfill.errors import Code, Problem
 from rockfill.hub.client import from_status, gated, unreachable
+from rockfill.unbroken import to_the_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
     from pathlib import Path
     from typing import Self
 
@@ -502,15 +503,4 @@ async def _opened(target: Path, content: Content, sync_bytes: int) -> _Part:
         await asyncio.wait([opening])
         if opening.exception() is None:
             await asyncio.to_thread(opening.result().abandon)
-        raise
-
-
-async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
-    """Wait for the end of `work`, also while being cancelled: an open file must not outlive us."""
-    running = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        running.exception()  # seen: being cancelled is all there is to say now
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ class ModelStore:
     def __init__(self, directories: list[Path]) -> None:
         """Each of `directories` holds one directory per model. One that is not there holds none."""
         self._directories = directories
+        self._reading = threading.Lock()  # held while they are read: who looks later knows better
+        self._changing = threading.Lock()  # held for the moment of a change: reading again is done in threads
         self._targets = self._read()
         self._chosen: Target | None = None
         self.instead_of: Fallback | None = None
@@ -90,17 +93,21 @@ class ModelStore:
 
     def read_again(self) -> None:
         """Look at the directories anew: something was installed or removed. Blocks for some milliseconds."""
-        found = self._read()
-        chosen = self._chosen
-        if chosen is not None and chosen not in found:
-            same_place = [target for target in found if target.path == chosen.path]
-            if same_place:
-                self._chosen = same_place[0]
-            elif Path(chosen.path).exists():  # given by its path
-                found.append(chosen)
-            else:
-                self._chosen = None
-        self._targets = found
+        with self._reading:
+            before = self._chosen
+            found = self._read()
+            gone = before is not None and not Path(before.path).exists()
+            with self._changing:
+                chosen = self._chosen
+                if chosen is not None and chosen not in found:
+                    same_place = [target for target in found if target.path == chosen.path]
+                    if same_place:
+                        self._chosen = same_place[0]
+                    elif gone and chosen == before:
+                        self._chosen = None
+                    else:  # given by its path
+                        found.append(chosen)
+                self._targets = found
 
     def _read(self) -> list[Target]:
         return [target for directory in self._directories for target in _targets_in(directory)]
@@ -112,27 +119,28 @@ class ModelStore:
 
     def choose(self, target: Target, instead_of: Fallback | None = None) -> None:
         """Make `target` the one for requests that name none. `instead_of` says what could not be run."""
-        if target not in self._targets:
-            self._targets.append(target)
-        self._chosen = target
-        self.instead_of = instead_of
+        with self._changing:
+            if target not in self._targets:
+                self._targets = [*self._targets, target]
+            self._chosen = target
+            self.instead_of = instead_of
 
     def find(self, name: str) -> Target:
         """The model called `name`; "" is the chosen one. Raises `model_not_found`."""
-        wanted = name.lower().removesuffix(":latest")
+        wanted, chosen = name.lower().removesuffix(":latest"), self._chosen
         if not wanted:
-            if self._chosen is None:
+            if chosen is None:
                 raise Problem(Code.MODEL_NOT_FOUND, "No model has been chosen yet.", "Choose one on the page.")
-            return self._chosen
+            return chosen
         # The chosen one first: a file given by its path may have the name of another. No alias hides a name.
-        targets = (*([self._chosen] if self._chosen is not None else []), *self._targets)
+        targets = (*([chosen] if chosen is not None else []), *self._targets)
         for target in targets:
             if wanted == target.name.lower():
                 return target
         for target in targets:
             if wanted in map(str.lower, target.aliases):
                 return target
-        known = ", ".join(target.name for target in self._targets)
+        known = ", ".join(target.name for target in self.targets)
         raise Problem(
             Code.MODEL_NOT_FOUND,
             f'There is no model "{name[:200]}" here.',
@@ -209,9 +217,12 @@ def manifest_at(directory: Path) -> Manifest:
 def manifest_of(target: Target) -> Manifest | None:
     """The manifest that `target` was read from; None for a file that stands alone."""
     directory = Path(target.path).parent
-    if not (directory / MANIFEST).is_file():
-        return None
-    manifest = manifest_at(directory)
+    try:
+        manifest = manifest_at(directory)
+    except Problem:
+        if (directory / MANIFEST).is_file():
+            raise
+        return None  # there is none, or it is just being removed
     return manifest if manifest.file == Path(target.path).name else None
 
 

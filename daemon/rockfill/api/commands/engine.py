@@ -98,9 +98,12 @@ async def load(
     """Load a model, remember it as the chosen one, and answer once it is ready."""
     target = models.find(parameters.model)
     if parameters.model:  # "" is whatever runs, which may stand in for what was chosen
-        await library.choose(target)
-        models.choose(target)
-        bus.publish(changed(supervisor, completions, models))
+
+        def chosen() -> None:
+            models.choose(target)
+            bus.publish(changed(supervisor, completions, models))
+
+        await library.choose(target, chosen)
     await supervisor.ensure_ready(target)
     return {"model": model_value(target)}
 

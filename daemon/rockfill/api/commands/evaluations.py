@@ -41,7 +41,7 @@ async def keep(parameters: Evaluation, supervisor: Supervisor, evaluations: Resu
         evaluation=parameters,
     )
     evaluations.add(result)
-    await asyncio.to_thread(state.keep_evaluations, evaluations.values)
+    await asyncio.to_thread(state.keep_evaluations, lambda: evaluations.values)
     return asdict(result)
 
 

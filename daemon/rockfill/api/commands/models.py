@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,8 +112,7 @@ async def use(
         if pulled.job is not None:
             return _pulled_value(pulled)
         target = models.find(pulled.name)
-    await library.choose(target)
-    run_model(target)
+    await library.choose(target, partial(run_model, target))
     return {"model": target.name, "installed": True, "download": None, "runtime_download": None, "problems": []}
 
 

@@ -46,7 +46,7 @@ class AddParameters:
 async def add(parameters: AddParameters, access: Access, state: StateDir) -> Json:
     """Make a token, and tell it as `token`, once: only its hash is kept."""
     token = access.add(parameters.name, parameters.scopes, time.time())
-    await asyncio.to_thread(state.keep_tokens, access.stored)
+    await asyncio.to_thread(state.keep_tokens, lambda: access.stored)
     return {"name": parameters.name, "token": token}
 
 
@@ -66,5 +66,5 @@ class RevokeParameters:
 async def revoke(parameters: RevokeParameters, access: Access, state: StateDir) -> Json:
     """Make a token worthless. Sessions and websockets that came by it end at once."""
     access.revoke(parameters.name)
-    await asyncio.to_thread(state.keep_tokens, access.stored)
+    await asyncio.to_thread(state.keep_tokens, lambda: access.stored)
     return {}
