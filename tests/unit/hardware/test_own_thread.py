@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,20 @@ async def test_who_hangs_is_left_behind_and_ends_once_it_returns() -> None:
     released.set()
     hanging.join()
     assert not hanging.is_alive()
+    thread.close()
+
+
+async def test_a_limit_that_passed_while_the_loop_stood_still_is_prolonged_by_that() -> None:
+    thread, released = OwnThread("f"), threading.Event()
+    call = asyncio.create_task(thread.call(released.wait, 0.1))
+    await asyncio.sleep(0)
+    time.sleep(3)  # noqa: ASYNC251 - so it stands still
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not call.done()
+    released.set()
+    assert await call
+    assert len(alive("f")) == 1
     thread.close()
 
 
