@@ -71,7 +71,8 @@ def write(page: Page, text: str, cursor: int | None = None) -> None:
 
 
 def text(page: Page) -> str:
-    """What the editor holds."""
+    """What the editor holds, once it is there."""
+    expect(editor(page)).to_be_visible()
     value = page.evaluate(
         """async () => {
             const base = document.querySelector('script[type=module]').src.replace('main.js', '');

@@ -41,6 +41,7 @@ def test_what_is_copied_is_what_is_shown(page: Page, shared: Appliance) -> None:
     button.click()
     has_said("Copied")
     page.get_by_role("navigation").get_by_role("link", name="Complete").click()
+    expect(editor(page)).to_be_visible()
     editor(page).focus()
     page.keyboard.press("Control+a")
     page.keyboard.press("Control+v")

@@ -184,6 +184,7 @@ def test_the_page_works_below_a_path(page: Page, shared: Appliance) -> None:
     page.route_web_socket("**/ws", lambda socket: sockets.append(socket.url))
     page.goto(f"{prefix}#token={shared.token}")
     expect(page.locator(".cm-line span").first).to_be_visible()  # the last that is loaded: how to read the language
+    until(page, lambda: sockets)
     assert [url for url in asked if not url.startswith(prefix)] == []
     assert sockets == [f"ws://127.0.0.1:{shared.port}/below/a/path/ws"]
 
