@@ -135,8 +135,8 @@ class ClockService:
         """Do as `settings` say from now on. Raises `invalid_value` for a device or frequency that there is not."""
         check(settings, await self._aside(scaled_devices))
         self.settings, self._suspended = settings, False
-        await self._apply()
         self._changed.set()
+        await self._apply()
         return await self.clocks()
 
     async def give_back(self) -> ClockState:
@@ -196,11 +196,12 @@ class ClockService:
         wish = (self.settings, steps)
         if wish == self._applied:
             return
+        self._applied = None  # until it is known: what was begun goes on in the thread, also if we are cancelled
         try:
             self.raised = await self._aside(partial(_set, self._keeper, self.settings, steps))
         except Problem as problem:
             log.warning("clocks: %s", problem.message)
-            self._applied, self._stuck = None, problem
+            self._stuck = problem
         else:
             self._applied, self._stuck = wish, None
 

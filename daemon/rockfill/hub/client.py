@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -52,6 +53,32 @@ class Repository:
 
     def file(self, path: str) -> RepoFile | None:
         return next((file for file in self.files if file.path == path), None)
+
+
+class _OneSession:
+    """`huggingface_hub` has one session for all, which would keep its connections open.
+
+    It is closed behind the last question: one that nobody waits for any more may still be under way beside another.
+    """
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._questions = 0
+
+    def __enter__(self) -> None:
+        with self._changing:
+            self._questions += 1
+
+    def __exit__(self, *exc: object) -> None:
+        from huggingface_hub import close_session
+
+        with self._changing:
+            self._questions -= 1
+            if not self._questions:
+                close_session()
+
+
+_one_session = _OneSession()
 
 
 class Hub:
@@ -102,12 +129,8 @@ class Hub:
         # Without these it asks other addresses too, and keeps files in the user's directory. Read at the first import.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         os.environ["HF_HOME"] = str(self._cache)
-        from huggingface_hub import close_session
-
-        try:
+        with _one_session:
             return ask(*arguments)
-        finally:
-            close_session()  # there is one session for all, which would keep its connections open
 
     def _api(self) -> Any:
         from huggingface_hub import HfApi

@@ -74,7 +74,7 @@ class Telemetry:
         self._failures: Mapping[str, str] = {}
         self._latest: Stats | None = None
         self._wanted_s: float | None = None
-        self._looked_s = self._sampled_s = -math.inf
+        self._looked_s = self._sampled_s = self._latest_s = -math.inf  # of a sample that was begun, and of the last one
         self._woken = asyncio.Event()
         self._taking = asyncio.Lock()
         self._reported_s: dict[str, float] = {}
@@ -109,7 +109,7 @@ class Telemetry:
     async def stats(self) -> Stats:
         """The figures of now, at most a second old, and no further samples for that: for who asks seldom."""
         async with self._taking:
-            age_s = asyncio.get_running_loop().time() - self._sampled_s
+            age_s = asyncio.get_running_loop().time() - self._latest_s
             return self._latest if self._latest is not None and age_s <= BUSY_S else await self._take()
 
     async def run(self) -> None:
@@ -141,7 +141,7 @@ class Telemetry:
         return BUSY_S if looked or self._engine().working else self._wanted_s or IDLE_S
 
     async def _take(self) -> Stats:
-        self._sampled_s = asyncio.get_running_loop().time()
+        self._sampled_s = begun_s = asyncio.get_running_loop().time()
         engine = self._engine()
         taken = await self._read(engine.worker_pid)
         own: Sample = {
@@ -151,6 +151,7 @@ class Telemetry:
         }
         figures = {**taken.figures, **own}
         self._latest = Stats(round(time.time(), 3), figures, self._sampler.cluster_names, taken.failures)
+        self._latest_s = begun_s
         self.history.add(self._latest.time_s, self._latest.figures)
         self._report(taken.failures)
         return self._latest

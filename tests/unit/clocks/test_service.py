@@ -134,6 +134,29 @@ def test_auto_raises_while_a_model_works_and_for_a_while_after(root: Path, state
     in_jumps(armbian_vendor(root), state, scenario)
 
 
+def test_clocks_that_are_being_raised_at_the_end_are_given_back(
+    root: Path, state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raising, go_on = threading.Event(), threading.Event()
+
+    async def scenario(loop: JumpingLoop, board: Board) -> None:
+        really = board.clocks._keeper.set
+
+        def slowly(*arguments: Any) -> None:
+            raising.set()
+            go_on.wait(30)
+            really(*arguments)
+
+        await asyncio.sleep(1)
+        monkeypatch.setattr(board.clocks._keeper, "set", slowly)
+        board.clocks.engine_changed(EngineSnapshot(Phase.LOADING))
+        await asyncio.to_thread(raising.wait)
+        loop.call_soon(go_on.set)
+
+    in_jumps(armbian_vendor(root), state, scenario)
+    assert go_on.is_set()
+
+
 @pytest.mark.parametrize(
     ("policy", "raised_in"),
     [

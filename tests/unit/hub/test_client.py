@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,6 +101,32 @@ async def test_questions_at_the_same_time_do_not_disturb_each_other(hub: HubServ
     asked = asking(hub, tmp_path)
     found = await asyncio.gather(*(asked.repository(NAME) for _ in range(5)))
     assert len(set(found)) == 1
+
+
+async def test_a_question_that_nobody_waits_for_any_more_does_not_hang_up_on_the_next_one(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asking(hub, tmp_path)
+    await asked.repository(NAME)
+    closed: list[bool] = []
+    monkeypatch.setattr("huggingface_hub.close_session", lambda: closed.append(True))
+    began, go_on = threading.Event(), threading.Event()
+
+    def first() -> None:
+        began.set()
+        go_on.wait(30)
+
+    def second() -> list[bool]:
+        go_on.set()
+        time.sleep(0.1)  # in which the first one would hang up
+        return list(closed)
+
+    asking_first = asyncio.create_task(asked._in_thread(first))
+    await asyncio.to_thread(began.wait)
+    asking_first.cancel()
+    await asyncio.wait([asking_first])
+    assert await asked._in_thread(second) == []
+    assert closed == [True]
 
 
 DOWNLOAD = """

@@ -158,6 +158,19 @@ def test_who_asks_seldom_causes_one_sample_each_time(tree: Tree) -> None:
     in_jumps(tree, scenario)
 
 
+def test_who_goes_away_leaves_no_old_figures_for_new_ones(tree: Tree) -> None:
+    async def scenario(loop: JumpingLoop, fixture: Fixture) -> None:
+        await asyncio.sleep(30)
+        gone = asyncio.create_task(fixture.telemetry.stats())
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        tree.put(NPU_TEMP, "61000\n")
+        assert (await fixture.telemetry.stats()).figures["npu.temp_celsius"] == 61.0
+
+    in_jumps(tree, scenario)
+
+
 def test_a_source_that_fails_again_and_again_is_told_once_an_hour(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(loop: JumpingLoop, fixture: Fixture) -> None:
         def told() -> int:

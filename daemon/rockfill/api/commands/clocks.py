@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from rockfill.access.tokens import Scope
 from rockfill.api.commands.table import Json, NoParameters, command
 from rockfill.config import ClockPolicy
+from rockfill.unbroken import to_the_end
 
 if TYPE_CHECKING:
-    from rockfill.clocks.service import ClockService
+    from rockfill.clocks.service import ClockService, ClockState
     from rockfill.state import StateDir
 
 
@@ -35,10 +36,14 @@ async def get(_: NoParameters, clocks: ClockService) -> Json:
 @command("clocks.set", scope=Scope.CONTROL, parameters=SetParameters)
 async def set_policy(parameters: SetParameters, clocks: ClockService, state: StateDir) -> Json:
     """Change the policy, for good. Answers as `clocks.get`."""
+    return asdict(await to_the_end(_set_for_good(parameters, clocks, state)))
+
+
+async def _set_for_good(parameters: SetParameters, clocks: ClockService, state: StateDir) -> ClockState:
     fixed = parameters.fixed_mhz
     after = await clocks.configure(replace(clocks.settings, policy=parameters.policy, fixed_mhz=fixed))
     await asyncio.to_thread(partial(state.change, clock_policy=parameters.policy.value, fixed_mhz=fixed))
-    return asdict(after)
+    return after
 
 
 @command("clocks.restore", scope=Scope.CONTROL)

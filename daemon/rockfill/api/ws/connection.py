@@ -109,6 +109,7 @@ class _Connection:
         self._log_in = log_in
         self._outbox = Outbox(_delta)
         self._tasks = asyncio.TaskGroup()
+        self._open = False  # while it is not, no task of it is begun
         self._writing = False
         self._closing = False
         self._last_id = 0
@@ -120,6 +121,7 @@ class _Connection:
     async def run(self) -> None:
         """Serve the client until it goes, or is sent away."""
         async with self._tasks:
+            self._open = True
             try:
                 if self._visitor is not None or await self._is_let_in():
                     self._send(frames.greeting("auth_ok"))
@@ -128,12 +130,14 @@ class _Connection:
             except ConnectionError:
                 pass  # it went while we wrote
             finally:
+                self._open = False
                 for subscription in self._subscribed.values():
                     self._subscriptions.close(subscription)
                 for task in self._running.values():
                     task.cancel()
 
     def close_when_idle(self) -> None:
+        """Also before it runs: then once it has been greeted."""
         self._closing = True
         self._close_if_idle()
 
@@ -294,6 +298,8 @@ class _Connection:
         self._put(partial(self._outbox.put, message))
 
     def _put(self, put: Callable[[], None]) -> None:
+        if not self._open:
+            return
         try:
             put()
         except Overflow:
@@ -320,7 +326,7 @@ class _Connection:
             transport.abort()
 
     def _close_if_idle(self) -> None:
-        if self._closing and not self._running and not self._outbox and not self._writing:
+        if self._open and self._closing and not self._running and not self._outbox and not self._writing:
             self._closing = False
             self._tasks.create_task(self._say_goodbye(), name="websocket close")
 
