@@ -2,12 +2,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from tests.engines import Script
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def own_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where psutil looks is told to the whole process; no test leaves that to another one."""
+    monkeypatch.setattr(psutil, "PROCFS_PATH", psutil.PROCFS_PATH)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.bench.replay import Event, Replay, Site
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-SCALE = 20.0
+SCALE = 4.0  # a pause of 350 ms is still told from a key 100 ms later where the machine is busy
 SITE = Site("total = ", "price * count", "\nprint(total)\n")
 
 

@@ -180,7 +180,7 @@ begin()  # here: of what another thread maps, qemu does not tell the simulator t
 running = threading.Thread(target=run)
 running.start()
 while not library.is_running(): pass
-time.sleep(0.3)  # an abort before the hang would still be heard
+time.sleep(1.5)  # an abort before the hang would still be heard
 library.abort()
 running.join(0.2)
 print("still running", library.is_running(), flush=True)
