@@ -312,7 +312,10 @@ class _Appliance:
         if wanted is not None and (chosen is None or chosen.demonstration):
             say(f"Fetching {wanted.reference}; it is loaded once it is here.")
             return
-        await _load(self._supervisor, self._models, say)
+        await self._load(say)
+
+    async def _load(self, say: Callable[[str], None]) -> None:
+        await _load(self._supervisor, self._models, say, paused=lambda: self._completions.paused)
 
     def _runtime_arrived(self) -> None:
         """Run what only a missing runtime kept from running."""
@@ -326,7 +329,7 @@ class _Appliance:
         self._bus.publish(engine_commands.changed(self._supervisor, self._completions, self._models))
         if self._completions.paused:
             return
-        task = asyncio.get_running_loop().create_task(_load(self._supervisor, self._models, log.info))
+        task = asyncio.get_running_loop().create_task(self._load(log.info))
         self._loads.add(task)
         task.add_done_callback(self._loads.discard)
 
@@ -452,8 +455,15 @@ async def _spawn(argv: Sequence[str], settings: Settings, state: StateDir, liste
     return child
 
 
-async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str], None]) -> None:
-    """Load the chosen model; where the NPU can't run it, the bundled one on the CPU instead, and say why."""
+async def _load(
+    supervisor: Supervisor, models: ModelStore, say: Callable[[str], None], *, paused: Callable[[], bool]
+) -> None:
+    """Load the chosen model; where the NPU can't run it, the bundled one on the CPU instead, and say why.
+
+    Nothing once the engine is paused, which it may have been since this was begun.
+    """
+    if paused():
+        return
     target = models.chosen
     if target is None:
         say("No model is installed. Choose one on the page, or install the package rockfill-cpu to try Rockfill out.")
@@ -466,7 +476,7 @@ async def _load(supervisor: Supervisor, models: ModelStore, say: Callable[[str],
         wanted = problem.code is not Code.ENGINE_STOPPED and models.chosen == target
         if wanted and target.engine == "rkllm" and (bundled := _bundled(models)) is not None:
             models.choose(bundled, Fallback(target, problem.info))
-            await _load(supervisor, models, say)
+            await _load(supervisor, models, say, paused=paused)
     else:
         facts = supervisor.snapshot.facts
         runtime = f" on {facts.runtime}" if facts else ""

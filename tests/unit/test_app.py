@@ -52,7 +52,21 @@ async def test_the_bundled_model_stands_in_for_what_cannot_run_and_for_nothing_e
     for target in (BUNDLED, ON_NPU):
         models.choose(target)
     supervisor = Refusing(models, code, picked)
-    await _load(cast("Supervisor", supervisor), models, lambda line: None)
+    await _load(cast("Supervisor", supervisor), models, lambda line: None, paused=lambda: False)
     assert models.chosen == chosen
     assert supervisor.asked == ([ON_NPU, BUNDLED] if chosen == BUNDLED else [ON_NPU])
     assert (models.instead_of is not None) == (chosen == BUNDLED)
+
+
+@pytest.mark.parametrize("paused_after", [0, 1])
+async def test_nothing_more_is_loaded_once_the_engine_is_paused(paused_after: int) -> None:
+    models = ModelStore([])
+    for target in (BUNDLED, ON_NPU):
+        models.choose(target)
+    supervisor = Refusing(models, Code.RUNTIME_MISSING, None)
+
+    def paused() -> bool:
+        return len(supervisor.asked) >= paused_after
+
+    await _load(cast("Supervisor", supervisor), models, lambda line: None, paused=paused)
+    assert supervisor.asked == [ON_NPU][:paused_after]
