@@ -57,6 +57,7 @@ def status(page: Page) -> Locator:
 
 def write(page: Page, text: str, cursor: int | None = None) -> None:
     """Make `text` the editor's, with the cursor at `cursor` (its end), and the editor focused."""
+    expect(editor(page)).to_be_visible()  # until then it takes no focus
     page.evaluate(
         """async ([text, cursor]) => {
             const base = document.querySelector('script[type=module]').src.replace('main.js', '');
