@@ -48,7 +48,7 @@ JOURNAL_LINES_PER_S = 50
 # How long the link and the output may stay open after the child's end: only a grandchild can hold them.
 # The loop turns so often meanwhile, and reads what is there: on a busy machine time alone may pass without that.
 DRAIN_S = 0.25
-DRAIN_TURNS = 10
+DRAIN_TURNS = 25
 
 
 class Listener(Protocol):
