@@ -181,11 +181,12 @@ def test_what_came_of_a_button_stays_whatever_is_read_meanwhile(page: Page, shar
     expect(alert).to_contain_text("It is not yours.")
 
 
+@pytest.mark.timeout(900)  # it measures for seconds, and for minutes where the machine has other things to do
 def test_the_selftest_is_run_and_reports(page: Page, shared: Appliance) -> None:
     sign_in(page, shared, "board")
     selftest = card(page, "Selftest")
     selftest.get_by_role("button", name="Run").click()
-    expect(selftest.locator(".report")).to_have_text(re.compile(r"\S"), timeout=240_000)
+    expect(selftest.locator(".report")).to_have_text(re.compile(r"\S"), timeout=800_000)
 
 
 def test_a_crash_is_told_with_its_reason_and_the_last_lines_and_markup_stays_text(
