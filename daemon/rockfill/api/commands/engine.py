@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rockfill.store.models import ModelStore
 
 # A wish may have to wait for a worker to be started, and that for an earlier one to end (`engine/leftover`).
-TAKEN_UP_S = 2.0
+TAKEN_UP_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
