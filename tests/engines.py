@@ -18,13 +18,15 @@ from rockfill.engine import machine
 from rockfill.engine.events import Timeouts
 from rockfill.engine.process import Child
 from rockfill.engine.supervisor import Supervisor
+from rockfill.errors import Problem
 from rockfill.snapshots import EngineSnapshot, Phase, Target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from rockfill.engine.process import Listener
-    from rockfill.engine.supervisor import Spawner
+    from rockfill.engine.supervisor import Generation, Spawner
+    from rockfill.errors import ProblemInfo
 
 ROOT = Path(__file__).parent.parent
 FAKES = ROOT / "tests" / "fakes"
@@ -125,6 +127,17 @@ async def engine(
         finally:
             running.supervisor.close()
             await task
+
+
+async def ending(generation: Generation) -> tuple[str, ProblemInfo]:
+    """The text that came, and the problem that it ended with."""
+    text = ""
+    try:
+        async for part in generation:
+            text += part
+    except Problem as problem:
+        return text, problem.info
+    raise AssertionError(f"it ended well: {text}")
 
 
 async def _spawn(argv: Sequence[str], listener: Listener) -> Child:

@@ -14,6 +14,7 @@ from rockfill.engine import machine
 from rockfill.engine.process import KEPT_LINES
 from rockfill.engine.stream import TextStream
 from rockfill.errors import Code, Problem, ProblemInfo
+from rockfill.hardware.own_thread import LATE_S
 from rockfill.hardware.process import is_at_work, resident_bytes
 from rockfill.link import messages
 from rockfill.snapshots import EngineSnapshot, Phase
@@ -37,9 +38,6 @@ JOURNAL_LINES = 10
 
 # How many times as long a worker may take that is seen to be at something, for what takes an idle one milliseconds.
 AT_WORK_FACTOR = 10
-
-# A deadline noticed so much too late says little of the worker: the event loop stood still, or the whole machine.
-LATE_S = 0.2
 
 # What the daemon adds to a worker's problems. A worker that says such a thing itself, in whatever shape, is not heard.
 TOLD_BY_DAEMON = frozenset({"exit_status", "last_lines"})

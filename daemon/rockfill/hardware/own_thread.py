@@ -16,7 +16,7 @@ T = TypeVar("T")
 # Nothing can end a thread that sits in the kernel. Beyond so many, no further one is tried.
 MOST_LEFT_BEHIND = 16
 
-# A limit noticed so much too late says little of the call: the event loop stood still, or the whole machine.
+# A limit noticed so much too late says little of what it is for: the event loop stood still, or the whole machine.
 LATE_S = 0.2
 
 

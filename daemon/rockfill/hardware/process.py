@@ -28,8 +28,7 @@ def resident_bytes(pid: int | None) -> int | None:
 
 def started_ticks(pid: int) -> int | None:
     """When process `pid` began, in ticks since boot; None if it is not there, or only its entry is left."""
-    text = sysfs.read_text(sysfs.root() / "proc" / str(pid) / "stat") or ""
-    fields = text.rpartition(")")[2].split()  # the name before may hold anything; see proc_pid_stat(5)
+    fields = _stat(sysfs.root() / "proc" / str(pid))
     return int(fields[19]) if len(fields) > 19 and fields[0] not in "ZX" else None
 
 
@@ -41,8 +40,13 @@ def is_at_work(pid: int) -> bool:
         threads = os.listdir(tasks)  # noqa: PTH208 - nothing but names, from the kernel's memory
     except OSError:
         return False
-    states = [(sysfs.read_text(tasks / thread / "stat") or "").rpartition(")")[2].split()[:1] for thread in threads]
-    return ["R"] in states or ["D"] in states
+    return any(_stat(tasks / thread)[:1] in (["R"], ["D"]) for thread in threads)
+
+
+def _stat(directory: Path) -> list[str]:
+    """What the kernel tells of a process or a thread, from its state on; see proc_pid_stat(5). Empty if it is gone."""
+    text = sysfs.read_text(directory / "stat") or ""
+    return text.rpartition(")")[2].split()  # the name before may hold anything
 
 
 def allow_many_files() -> None:

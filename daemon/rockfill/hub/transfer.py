@@ -21,7 +21,7 @@ import re
 import stat
 import threading
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 from yarl import URL
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
 
 CHUNK_BYTES = 1 << 20
 # What aiohttp holds when a connection breaks, it throws away: up to a megabyte was seen where the disk was slower.

@@ -18,7 +18,7 @@ from rockfill.errors import Code, Problem, ProblemInfo
 from rockfill.link.messages import Done, Generate, Tokenized
 from rockfill.session import Run
 from rockfill.snapshots import Phase, Target
-from tests.engines import ENVIRONMENT, PATIENCE_S, PATIENT, WORKER, Engine, Script, engine, rogue
+from tests.engines import ENVIRONMENT, PATIENCE_S, PATIENT, WORKER, Engine, Script, ending, engine, rogue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,17 +48,6 @@ async def text_of(generation: Generation) -> str:
 
 async def complete(running: Engine, script: Script, prompt: str) -> str:
     return await text_of(running.supervisor.submit(script.target, request(prompt)))
-
-
-async def ending(generation: Generation) -> tuple[str, ProblemInfo]:
-    """The text that came, and the problem that it ended with."""
-    text = ""
-    try:
-        async for part in generation:
-            text += part
-    except Problem as problem:
-        return text, problem.info
-    raise AssertionError(f"it ended well: {text}")
 
 
 async def failure_to_load(running: Engine, target: Target) -> ProblemInfo:
